@@ -1,0 +1,10 @@
+from .frozen import Frozen as Frozen
+from .grid import Domain as Domain
+from .grid import Grid as Grid
+from .grid import Placement as Placement
+from .grid import Points as Points
+from .roles import Field as Field
+from .roles import Operator as Operator
+from .roles import Residual as Residual
+from .roles import Stepper as Stepper
+from .roles import VectorField as VectorField
