@@ -1,0 +1,13 @@
+from .conditioning import FiLM as FiLM
+from .local import Boundary as Boundary
+from .local import Conv as Conv
+from .local import pad as pad
+from .norms import GroupNorm as GroupNorm
+from .pointwise import ChannelMLP as ChannelMLP
+from .pointwise import Identity as Identity
+from .pointwise import Pointwise as Pointwise
+from .pointwise import Skip as Skip
+from .pointwise import SoftGating as SoftGating
+from .pointwise import make_skip as make_skip
+from .spectral import SpectralConv as SpectralConv
+from .spectral import Transform as Transform

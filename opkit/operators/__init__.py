@@ -1,0 +1,5 @@
+from .fno import FNO as FNO
+from .fno import FNOBlock as FNOBlock
+from .resnet import ResNet as ResNet
+from .resnet import ResNetBlock as ResNetBlock
+from .symmetrised import Symmetrised as Symmetrised

@@ -1,0 +1,112 @@
+"""Fourier coefficients of real fields, low modes only: by the FFT, or by small matrices. Both give the same numbers.
+
+Features `(*n, c)` have coefficients `(prod(box), 2, c)`, real and imaginary parts, where
+`box = (2 m_1 - 1, ..., m_d)`: the wavenumbers `-(m_j - 1) .. m_j - 1` in ascending order, on the last axis
+`0 .. m_d - 1` only, since the field is real. Modes lead and channels come last, so that mixing channels mode by mode
+is one batched matrix product.
+"""
+
+from functools import lru_cache
+from math import prod
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+DENSE_POINTS = 1024  # up to here one matrix for all axes beats one per axis: more operations, fewer passes
+Parts = Float[Array, "modes two c"]
+
+
+def box_of(modes: tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers of stored wavenumbers per axis: `2 m_j - 1`, and `m_d` on the last axis."""
+    return (*(2 * m - 1 for m in modes[:-1]), modes[-1])
+
+
+def coefficients_by_fft(x: Float[Array, "*n c"], modes: tuple[int, ...]) -> Parts:
+    """The mean of `x exp(-2 pi i k.r)` over the unit box for each kept `k`, through a full real FFT."""
+    axes = tuple(range(len(modes)))
+    spectrum = jnp.fft.rfftn(x, axes=axes, norm="forward")
+    for axis, m in zip(axes[:-1], modes[:-1], strict=True):
+        n = x.shape[axis]
+        negative = lax.slice_in_dim(spectrum, n - m + 1, n, axis=axis)
+        spectrum = jnp.concatenate([negative, lax.slice_in_dim(spectrum, 0, m, axis=axis)], axis)
+    spectrum = lax.slice_in_dim(spectrum, 0, modes[-1], axis=axes[-1]).reshape(-1, x.shape[-1])
+    return jnp.stack([spectrum.real, spectrum.imag], axis=1)
+
+
+def field_by_fft(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -> Float[Array, "*n c"]:
+    """The real field with the given coefficients on a grid of `shape`, through a full inverse real FFT."""
+    spectrum = lax.complex(parts[:, 0], parts[:, 1]).reshape(*box_of(modes), -1)
+    for axis, (n, m) in enumerate(zip(shape[:-1], modes[:-1], strict=True)):
+        negative, positive = jnp.split(spectrum, [m - 1], axis)
+        gap = (*spectrum.shape[:axis], n - 2 * m + 1, *spectrum.shape[axis + 1 :])
+        spectrum = jnp.concatenate([positive, jnp.zeros(gap, spectrum.dtype), negative], axis)
+    padding = [(0, 0)] * (len(shape) - 1) + [(0, shape[-1] // 2 + 1 - modes[-1]), (0, 0)]
+    return jnp.fft.irfftn(jnp.pad(spectrum, padding), shape, axes=tuple(range(len(shape))), norm="forward")
+
+
+def coefficients_by_matrix(x: Float[Array, "*n c"], modes: tuple[int, ...]) -> Parts:
+    """`coefficients_by_fft`, by one matrix per axis (or, on few points, a single one)."""
+    shape, channels = x.shape[:-1], x.shape[-1]
+    if prod(shape) <= DENSE_POINTS:
+        table = jnp.asarray(_dense_table(shape, modes, False), x.dtype)  # (modes, 2, points)
+        return _product(table, x.reshape(-1, channels), ((2,), (0,)))
+    table = jnp.asarray(_axis_table(shape[-1], modes[-1], True)[:, :, 0], x.dtype)  # (k_d, 2, n_d)
+    x = _product(table, x, ((2,), (len(shape) - 1,)))  # (k_d, 2, n_1, .., c)
+    for axis in range(len(shape) - 2, -1, -1):
+        table = jnp.asarray(_axis_table(shape[axis], modes[axis], False), x.dtype)
+        x = _product(table, x, ((2, 3), (1, len(shape))))  # (k_j, 2, k_{j+1}, .., k_d, n_1, .., n_{j-1}, c)
+    return jnp.moveaxis(x, 1, -2).reshape(-1, 2, channels)
+
+
+def field_by_matrix(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -> Float[Array, "*n c"]:
+    """`field_by_fft`, by one matrix per axis (or, on few points, a single one)."""
+    channels = parts.shape[-1]
+    if prod(shape) <= DENSE_POINTS:
+        table = jnp.asarray(_dense_table(shape, modes, True), parts.dtype)
+        return _product(table, parts, ((0, 1), (0, 1))).reshape(*shape, channels)
+    x = jnp.moveaxis(parts.reshape(*box_of(modes), 2, channels), -2, 0)  # (2, k_1, .., k_d, c)
+    for axis, n in enumerate(shape[:-1]):
+        # the adjoint of the forward table: its inverse up to the factor n of the "forward" normalisation
+        table = jnp.asarray(_axis_table(n, modes[axis], False) * n, parts.dtype)
+        x = _product(table, x, ((0, 1), (1 + axis, 0)))  # (2, n_j, .., n_1, k_{j+1}, .., c)
+    table = _axis_table(shape[-1], modes[-1], True)[:, :, 0] * shape[-1] * _multiplicity(modes[-1])[:, None, None]
+    x = _product(jnp.asarray(table, parts.dtype), x, ((0, 1), (len(shape), 0)))  # (n_d, .., n_1, c)
+    return x.transpose(*range(len(shape))[::-1], len(shape))
+
+
+def _product(a: Array, b: Array, contract: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
+    # full precision: accelerators would otherwise round the tables to bfloat16 or TF32, and the transform with them
+    return lax.dot_general(a, b, (contract, ((), ())), precision=lax.Precision.HIGHEST)
+
+
+def _multiplicity(m: int) -> np.ndarray:
+    """How often a mode of the half spectrum stands in the full one: once for `k = 0`, twice else."""
+    return np.where(np.arange(m) == 0, 1.0, 2.0)
+
+
+def _phases(n: int, wavenumbers: np.ndarray) -> np.ndarray:
+    return 2 * np.pi * (np.outer(wavenumbers, np.arange(n)) % n) / n  # reduced first: exact for large k n
+
+
+@lru_cache(maxsize=256)
+def _axis_table(n: int, m: int, half: bool) -> np.ndarray:
+    """`exp(-i phase) / n` acting on (real, imaginary) pairs: `(wavenumbers, part out, part in, n)`."""
+    phases = _phases(n, np.arange(0 if half else 1 - m, m))
+    cos, sin = np.cos(phases) / n, np.sin(phases) / n
+    return np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], 1)
+
+
+@lru_cache(maxsize=256)
+def _dense_table(shape: tuple[int, ...], modes: tuple[int, ...], inverse: bool) -> np.ndarray:
+    """All axes at once: `(prod(box), 2, prod(shape))`."""
+    phases = np.zeros((1, 1))
+    multiplicity = np.ones(1)
+    for axis, (n, m) in enumerate(zip(shape, modes, strict=True)):
+        last = axis == len(shape) - 1
+        own = _phases(n, np.arange(0 if last else 1 - m, m))
+        phases = (phases[:, None, :, None] + own[None, :, None, :]).reshape(phases.shape[0] * len(own), -1)
+        multiplicity = np.outer(multiplicity, _multiplicity(m) if last else np.ones(len(own))).ravel()
+    scale = multiplicity if inverse else np.full(len(phases), 1 / prod(shape))
+    return np.stack([np.cos(phases), -np.sin(phases)], 1) * scale[:, None, None]

@@ -1,0 +1,190 @@
+"""The Fourier neural operator."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from opkit.layers import (
+    ChannelMLP,
+    FiLM,
+    GroupNorm,
+    Identity,
+    Pointwise,
+    Skip,
+    SoftGating,
+    SpectralConv,
+    Transform,
+    make_skip,
+)
+from solvers import Domain, Grid
+
+from .inputs import checked_args, checked_grid, features
+
+
+class FNOBlock(eqx.Module):
+    """`h = act(FiLM(norm(K v) + S v))`, then `act(M h + G v)`, on features `(*n, c)`.
+
+    `K` is the spectral convolution, `M` the channel MLP, `S` and `G` are the skips. An operator's last block gets the
+    identity for `activation`.
+    """
+
+    spectral: SpectralConv
+    spectral_skip: Pointwise | SoftGating | Identity
+    norm: GroupNorm | None
+    film: FiLM | None
+    mlp: ChannelMLP | None
+    mlp_skip: Pointwise | SoftGating | Identity | None
+
+    def __call__(
+        self, v: Float[Array, "*n c"], args: Float[Array, " p"] | None, activation: Callable[[Array], Array]
+    ) -> Float[Array, "*n c"]:
+        """Apply to the features of one sample."""
+        h = self.spectral.channels_last(v)
+        if self.norm is not None:
+            h = self.norm.channels_last(h)
+        h = h + self.spectral_skip.channels_last(v)
+        if self.film is not None and args is not None:
+            h = self.film.channels_last(h, args)
+        h = activation(h)
+        if self.mlp is None or self.mlp_skip is None:
+            return h
+        return activation(self.mlp.channels_last(h) + self.mlp_skip.channels_last(v))
+
+
+class FNO(eqx.Module):
+    """The Fourier neural operator, 1-D to 3-D: `project . block_depth . ... . block_1 . lift`.
+
+    Lifting and projection are channel MLPs, the blocks `FNOBlock`s; the last has no activation. The defaults are
+    the design of neuraloperator 2.0, whose own default has about as many parameters at equal width.
+
+    **Conventions.** The transform takes the padded domain as one period. On `left` and `cells` grids that period is the
+    box, at any resolution. On `nodes`, where both ends are points, it is one spacing longer than the box, and so
+    depends on the resolution. For domains that are not periodic, or on `nodes`, give `padding`: zeros are appended to
+    the features beyond the upper end until the period is `1 + padding` times the box (to the nearest point), and
+    cropped before the projection. Modes that a grid does not resolve are left out (see `SpectralConv`): a coarser grid
+    is accepted.
+
+    **Arguments:**
+
+    - `modes`: per axis, the number of wavenumbers `0 .. m - 1` of the period that are mixed; its length is the
+      dimension.
+    - `width`, `depth`: channels and blocks. `lifting_ratio`, `projection_ratio`, `mlp_ratio`: the hidden channels of
+      these MLPs as multiples of `width` (rounded down); `mlp_ratio=0` leaves the channel MLPs out.
+    - `spectral_skip`, `mlp_skip`: see `make_skip`.
+    - `groups`: group normalisation of the spectral branch with so many groups; `None` for none, `width` for instance
+      normalisation.
+    - `coordinates`: append the coordinates, scaled to the unit box, to the input. They jump at the seam of a
+      periodic domain: leave them out there.
+    - `padding`: a fraction of the box, for all axes or one per axis.
+    - `conditioning`: the length of the parameter vector `args`, which scales and shifts every block (see `FiLM`).
+    - `activation`: pointwise; smooth ones keep aliasing low.
+    - `transform`: see `SpectralConv`.
+
+    **Call:** `u: (in_channels, *domain.shape)`, `domain: Grid`, `query`: `None` or the same grid; `args`:
+    `(conditioning,)` or `None`; `key` is not used. Returns `(out_channels, *domain.shape)`.
+
+    **Raises:** `ValueError` when built or traced with what contradicts the above.
+
+    Li et al. (2021), Fourier neural operator for parametric partial differential equations, arXiv:2010.08895; the
+    channel MLP and gated skips: Kossaifi et al. (2023), Multi-grid tensorized Fourier neural operator,
+    arXiv:2310.00120.
+    """
+
+    lift: ChannelMLP
+    blocks: tuple[FNOBlock, ...]
+    project: ChannelMLP
+    in_channels: int = eqx.field(static=True)
+    modes: tuple[int, ...] = eqx.field(static=True)
+    coordinates: bool = eqx.field(static=True)
+    padding: tuple[float, ...] = eqx.field(static=True)
+    conditioning: int = eqx.field(static=True)
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        modes: Sequence[int],
+        width: int,
+        depth: int = 4,
+        lifting_ratio: float = 2.0,
+        projection_ratio: float = 2.0,
+        mlp_ratio: float = 0.5,
+        spectral_skip: Skip = "linear",
+        mlp_skip: Skip = "soft-gating",
+        groups: int | None = None,
+        coordinates: bool = True,
+        padding: float | Sequence[float] = 0.0,
+        conditioning: int = 0,
+        activation: Callable[[Array], Array] = jax.nn.gelu,
+        transform: Transform = "auto",
+        key: PRNGKeyArray,
+    ):
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("width", width)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        if depth < 1:
+            raise ValueError(f"`depth` is {depth}; expected at least one block.")
+        if conditioning < 0:
+            raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
+        self.in_channels = in_channels
+        self.modes = tuple(int(m) for m in modes)
+        fractions = (padding,) * len(self.modes) if isinstance(padding, int | float) else tuple(padding)
+        if len(fractions) != len(self.modes) or min(fractions) < 0:
+            raise ValueError(f"`padding` is {padding}; expected a fraction of the box >= 0, or one for each axis.")
+        self.padding = tuple(float(p) for p in fractions)
+        self.coordinates, self.conditioning, self.activation = coordinates, conditioning, activation
+        lift_key, project_key, key = jax.random.split(key, 3)
+        hidden = [max(1, int(ratio * width)) for ratio in (lifting_ratio, projection_ratio, mlp_ratio)]
+        lifted = in_channels + len(self.modes) * coordinates
+        self.lift = ChannelMLP(lifted, hidden[0], width, activation=activation, key=lift_key)
+        self.project = ChannelMLP(width, hidden[1], out_channels, activation=activation, key=project_key)
+        blocks = []
+        for block_key in jax.random.split(key, depth):
+            keys = jax.random.split(block_key, 5)
+            blocks.append(
+                FNOBlock(
+                    spectral=SpectralConv(width, width, self.modes, transform=transform, key=keys[0]),
+                    spectral_skip=make_skip(spectral_skip, width, key=keys[1]),
+                    norm=None if groups is None else GroupNorm(groups, width),
+                    film=FiLM(conditioning, width, hidden=width, activation=activation, key=keys[4])
+                    if conditioning
+                    else None,
+                    mlp=ChannelMLP(width, hidden[2], width, activation=activation, key=keys[2]) if mlp_ratio else None,
+                    mlp_skip=make_skip(mlp_skip, width, key=keys[3]) if mlp_ratio else None,
+                )
+            )
+        self.blocks = tuple(blocks)
+
+    def __call__(
+        self,
+        u: Float[Array, "cin *n"],
+        domain: Domain,
+        query: Domain | None = None,
+        *,
+        args: PyTree = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "cout *n"]:
+        """Apply to one sample."""
+        grid = checked_grid(u, domain, query, in_channels=self.in_channels, ndim=len(self.modes))
+        args = checked_args(args, self.conditioning)
+        v = self.lift.channels_last(features(u, grid, self.coordinates))
+        v = jnp.pad(v, [*((0, extra) for extra in _extra_points(grid, self.padding)), (0, 0)])
+        for block in self.blocks[:-1]:
+            v = block(v, args, self.activation)
+        v = self.blocks[-1](v, args, lambda x: x)
+        v = lax.slice(v, (0,) * v.ndim, (*grid.shape, v.shape[-1]))
+        return jnp.moveaxis(self.project.channels_last(v), -1, 0)
+
+
+def _extra_points(grid: Grid, padding: tuple[float, ...]) -> tuple[int, ...]:
+    """Points to append per axis for a period of `1 + padding` boxes; `nodes` has its own end among them already."""
+    return tuple(
+        max(0, round(fraction * (n - 1)) - 1) if placement == "nodes" else round(fraction * n)
+        for n, placement, fraction in zip(grid.shape, grid.placement, padding, strict=True)
+    )

@@ -1,0 +1,131 @@
+"""The plain convolutional residual network: the baseline every neural operator has to beat."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from opkit.layers import Boundary, Conv, FiLM, GroupNorm, Pointwise
+from solvers import Domain
+
+from .inputs import checked_args, checked_grid, features
+
+
+class ResNetBlock(eqx.Module):
+    """`v + conv(act(FiLM(norm(conv(act(v))))))`."""
+
+    first: Conv
+    norm: GroupNorm | None
+    film: FiLM | None
+    second: Conv
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __call__(self, v: Float[Array, "*n c"], args: Float[Array, " p"] | None) -> Float[Array, "*n c"]:
+        """Apply to the features of one sample."""
+        h = self.first.channels_last(self.activation(v))
+        if self.norm is not None:
+            h = self.norm.channels_last(h)
+        if self.film is not None and args is not None:
+            h = self.film.channels_last(h, args)
+        return v + self.second.channels_last(self.activation(h))
+
+
+class ResNet(eqx.Module):
+    """A convolutional residual network at one resolution, 1-D to 3-D, that knows the boundary per axis.
+
+    A pointwise lift, `depth` blocks `v + conv(act(norm(conv(act(v)))))` and, after a last activation, a pointwise
+    projection. It accepts any grid, but **claims no consistency between grids**: its kernels count points, so its
+    receptive field shrinks with the spacing and the operator it represents changes. Train and use it at one resolution.
+
+    **Arguments:**
+
+    - `ndim`: 1 to 3. `width`, `depth`: channels and blocks. `kernel`: points per axis, odd.
+    - `dilations`: the distances between kernel points, block after block, repeated cyclically; `(1,)` is the plain
+      network, `(1, 2, 4, 8)` sees 61 points of an axis through 4 blocks of kernel 3.
+    - `boundary`: for all axes or one per axis (see `pad`).
+    - `groups`, `coordinates`, `conditioning`, `activation`: as for `FNO`.
+
+    **Call:** as for `FNO`. **Raises:** `ValueError` when built or traced with what contradicts the above.
+
+    He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027; dilations: Stachenfeld et al.
+    (2022), Learned coarse models for efficient turbulence simulation, arXiv:2112.15275.
+    """
+
+    lift: Pointwise
+    blocks: tuple[ResNetBlock, ...]
+    project: Pointwise
+    in_channels: int = eqx.field(static=True)
+    ndim: int = eqx.field(static=True)
+    coordinates: bool = eqx.field(static=True)
+    conditioning: int = eqx.field(static=True)
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        ndim: int,
+        width: int,
+        depth: int = 6,
+        kernel: int = 3,
+        dilations: Sequence[int] = (1,),
+        boundary: Boundary | Sequence[Boundary] = "periodic",
+        groups: int | None = None,
+        coordinates: bool = False,
+        conditioning: int = 0,
+        activation: Callable[[Array], Array] = jax.nn.gelu,
+        key: PRNGKeyArray,
+    ):
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("width", width)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        if not 1 <= ndim <= 3:
+            raise ValueError(f"`ndim` is {ndim}; expected 1, 2 or 3.")
+        if depth < 1 or not dilations:
+            raise ValueError(f"`depth` is {depth}, `dilations` {tuple(dilations)}; expected at least one of each.")
+        if conditioning < 0:
+            raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
+        self.in_channels, self.ndim, self.coordinates = in_channels, ndim, coordinates
+        self.conditioning, self.activation = conditioning, activation
+        lift_key, project_key, key = jax.random.split(key, 3)
+        self.lift = Pointwise(in_channels + ndim * coordinates, width, key=lift_key)
+        self.project = Pointwise(width, out_channels, key=project_key)
+        blocks = []
+        for i, block_key in enumerate(jax.random.split(key, depth)):
+            keys = jax.random.split(block_key, 3)
+            first, second = (
+                Conv(width, width, (kernel,) * ndim, boundary=boundary, dilation=dilations[i % len(dilations)], key=k)
+                for k in keys[:2]
+            )
+            blocks.append(
+                ResNetBlock(
+                    first=first,
+                    norm=None if groups is None else GroupNorm(groups, width),
+                    film=FiLM(conditioning, width, hidden=width, activation=activation, key=keys[2])
+                    if conditioning
+                    else None,
+                    second=second,
+                    activation=activation,
+                )
+            )
+        self.blocks = tuple(blocks)
+
+    def __call__(
+        self,
+        u: Float[Array, "cin *n"],
+        domain: Domain,
+        query: Domain | None = None,
+        *,
+        args: PyTree = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "cout *n"]:
+        """Apply to one sample."""
+        grid = checked_grid(u, domain, query, in_channels=self.in_channels, ndim=self.ndim)
+        args = checked_args(args, self.conditioning)
+        v = self.lift.channels_last(features(u, grid, self.coordinates))
+        for block in self.blocks:
+            v = block(v, args)
+        return jnp.moveaxis(self.project.channels_last(self.activation(v)), -1, 0)
