@@ -1,0 +1,1 @@
+from .origin import __version__ as __version__

@@ -1,0 +1,14 @@
+from .fingerprint import content_hash as content_hash
+from .normalise import Identity as Identity
+from .normalise import Normalisation as Normalisation
+from .normalise import Normalised as Normalised
+from .normalise import Normaliser as Normaliser
+from .normalise import fit_normaliser as fit_normaliser
+from .pairs import Pair as Pair
+from .pairs import Pairs as Pairs
+from .pairs import read_pairs as read_pairs
+from .sources import ArraySource as ArraySource
+from .sources import HDF5Source as HDF5Source
+from .sources import Source as Source
+from .sources import count_samples as count_samples
+from .sources import index_stream as index_stream

@@ -1,0 +1,132 @@
+"""An objective's terms and the scalar derived from them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from solvers import Domain
+
+Terms = Mapping[str, "Term"]
+
+
+class Term(eqx.Module):
+    """One named contribution to an objective: an array, how it counts, and its weight.
+
+    Its value is `sum / count`, with the sum over the entries that count of
+
+    - `kind="losses"`: the entries themselves, per-sample losses as a rule;
+    - `kind="residual"`: their squares, so that Gauss-Newton methods see the residual and the others its mean square.
+
+    **Arguments:** `values`: any shape. `weight`: a scalar factor. `mask`: which entries count, over the leading axes
+    of `values`. `count`: the divisor; by default the number of entries that count. Where a batch is split in shards,
+    give every shard the count of the *whole* batch: then the shards' totals, and their gradients, add up to those of
+    the batch, however uneven the split.
+
+    **Raises:** `ValueError` for another kind, or a mask that is not over the leading axes.
+    """
+
+    values: Float[Array, "..."]
+    kind: Literal["losses", "residual"] = eqx.field(static=True)
+    weight: Float[Array, ""]
+    mask: Bool[Array, "..."] | None
+    count: Float[Array, ""]
+
+    def __init__(
+        self,
+        values: Float[Array, "..."],
+        kind: Literal["losses", "residual"],
+        *,
+        weight: ArrayLike = 1.0,
+        mask: Bool[Array, "..."] | None = None,
+        count: ArrayLike | None = None,
+    ):
+        if kind not in ("losses", "residual"):
+            raise ValueError(f"`kind` is {kind!r}; expected 'losses' or 'residual'.")
+        if mask is not None and mask.shape != values.shape[: mask.ndim]:
+            raise ValueError(
+                f"`mask` has shape {mask.shape}; expected the leading axes of `values`, whose shape is {values.shape}."
+            )
+        if count is None:
+            count = values.size if mask is None else mask.sum() * (values.size // max(mask.size, 1))
+        wide = jnp.promote_types(values.dtype, jnp.float32)  # sixteen bits neither count nor sum a batch
+        self.values = values
+        self.kind = kind
+        self.weight = jnp.asarray(weight, wide)
+        self.mask = mask
+        self.count = jnp.asarray(count, wide)
+
+    @property
+    def residual(self) -> Float[Array, "..."]:
+        """The values, zero where the mask excludes them (their gradient too, whatever they are)."""
+        if self.mask is None:
+            return self.values
+        mask = self.mask.reshape(self.mask.shape + (1,) * (self.values.ndim - self.mask.ndim))
+        return jnp.where(mask, self.values, 0)
+
+    @property
+    def value(self) -> Float[Array, ""]:
+        """`sum / count`, before the weight; zero for no entries at all."""
+        entries = self.residual if self.kind == "losses" else self.residual**2
+        return jnp.sum(entries, dtype=self.count.dtype) / jnp.where(self.count == 0, 1, self.count)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What trains: the terms of a model on a batch, figures to report (scalars), and the next carry."""
+
+    def __call__(
+        self, model: Any, batch: Any, *, key: PRNGKeyArray, carry: PyTree
+    ) -> tuple[Terms, Mapping[str, Array], PyTree]:
+        """Evaluate once; pure."""
+        ...
+
+
+def total(terms: Terms) -> Float[Array, ""]:
+    """The scalar a first-order optimiser minimises: the sum over terms of `weight * sum / count`."""
+    if not terms:
+        raise ValueError("`terms` is empty; an objective returns at least one term.")
+    return jnp.sum(jnp.stack([term.weight * term.value for term in terms.values()]))
+
+
+def residual_vector(terms: Terms) -> Float[Array, " n"]:
+    """All residuals in one vector whose squared norm is `total(terms)`: `sqrt(weight / count) * r`, term by term.
+
+    What Gauss-Newton, Levenberg-Marquardt and natural gradients differentiate. **Raises:** `ValueError` for a term
+    of losses.
+    """
+    for name, term in terms.items():
+        if term.kind != "residual":
+            raise ValueError(f"`terms` has {name!r} as per-sample losses; a least-squares method needs residuals.")
+    return jnp.concatenate(
+        [jnp.sqrt(t.weight / jnp.where(t.count == 0, 1, t.count)) * jnp.ravel(t.residual) for t in terms.values()]
+    )
+
+
+def supervised(loss: Callable[..., Float[Array, ""]], domain: Domain | None, query: Domain | None = None) -> Objective:
+    """The objective of learning from pairs: the mean over the batch of `loss(model(x), y, where)`.
+
+    A batch is `(x, y)`, `x: (batch, cin, *n)` on `domain`, `y: (batch, cout, *m)` on `query` (by default `domain`).
+    The model is an operator, called as `model(x[i], domain, query, key=...)` with a key of its own for each sample,
+    and `where` is the domain of its output. With `domain=None` the model is any function `model(x[i])`, and `where`
+    is `None`.
+
+    **Arguments:** `loss`: of one sample, such as `relative_l2` or `mse`.
+    """
+    where = domain if query is None else query
+
+    def objective(model, batch, *, key, carry):
+        x, y = batch
+
+        def sample_loss(u, target, key):
+            prediction = model(u) if domain is None else model(u, domain, query, key=key)
+            return loss(prediction, target, where)
+
+        losses = jax.vmap(sample_loss)(x, y, jax.random.split(key, len(x)))
+        return {"data": Term(losses, "losses")}, {}, carry
+
+    return objective
