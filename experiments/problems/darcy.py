@@ -1,0 +1,127 @@
+"""Darcy flow on the unit square: draw it, read it from a file, and draw a picture of what an operator made of it."""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from opkit.data import Pair, read_pairs
+from opkit.training import Run
+from solvers import (
+    Dirichlet,
+    EllipticProblem,
+    EllipticSolution,
+    Grid,
+    Placement,
+    PowerSpectrum,
+    gaussian_random_field,
+    solve_elliptic,
+)
+
+
+class Problem(NamedTuple):
+    """Pairs `(coefficient, pressure)`, each `(samples, 1, n, n)`: to train on, and tests by resolution."""
+
+    train: Pair
+    test: Mapping[str, Pair]
+    grids: Mapping[str, Grid]
+    trained_at: str
+    classical: Mapping[str, np.ndarray]
+    """By resolution, what the classical solver makes of the tests on that grid alone; empty where `a` is not known."""
+
+
+def read_darcy(path: str | PathLike[str], placement: Placement) -> Problem:
+    """The pairs of a file (see `read_pairs`), on the unit square."""
+    pairs = read_pairs(path, ndim=2, dtype=np.float32)
+    trained_at = str(pairs.train[0].shape[-1])
+    shapes = {trained_at: pairs.train[0].shape[2:]} | {name: x.shape[2:] for name, (x, _) in pairs.test.items()}
+    grids = {name: Grid(shape, placement=placement) for name, shape in shapes.items()}
+    return Problem(pairs.train, pairs.test, grids, trained_at, {})
+
+
+def draw_darcy(resolution: int, samples: int, tests: int, run: Run, *, low: float = 3.0, high: float = 12.0) -> Problem:
+    """Draw `-div(a grad u) = 1`, `u = 0` on the boundary, `a` two-valued: where a Gaussian field is positive, `high`.
+
+    The field has the covariance `(-Laplacian + 9)^-2` with Neumann conditions and zero mean (Li et al. 2021). Each
+    solution is computed at eight times the training resolution; coarser grids (cell centres) have the coefficient
+    of the same field there, and the means of the solution over their cells.
+    """
+    fine = Grid((8 * resolution,) * 2, placement="cells")
+    grids = {str(n): Grid((n, n), placement="cells") for n in (resolution, 2 * resolution, 4 * resolution)}
+    spectrum = PowerSpectrum(alpha=2.0, tau=3.0)
+
+    def coefficient(key: jax.Array, grid: Grid) -> jax.Array:
+        field = gaussian_random_field(grid, spectrum, basis="neumann", modes=4 * resolution, zero_mean=True, key=key)
+        return jnp.where(field > 0, high, low)
+
+    def solve(a: jax.Array, grid: Grid) -> EllipticSolution:
+        return solve_elliptic(EllipticProblem(grid, a, 1.0, Dirichlet(0.0)), rtol=1e-5)
+
+    @jax.jit
+    def draw(keys: jax.Array) -> tuple[dict[str, Any], dict[str, Any], EllipticSolution]:
+        solution = lax.map(lambda key: solve(coefficient(key, fine), fine), keys, batch_size=32)
+        x = {name: jax.vmap(lambda key, g=grid: coefficient(key, g))(keys) for name, grid in grids.items()}
+        y = {name: _cell_means(solution.value, grid.shape) for name, grid in grids.items()}
+        return x, y, solution
+
+    x, y, solution = draw(jax.random.split(jax.random.fold_in(run.key, 0), samples + tests))
+    run.check(solution.result, "the solver that draws the data")
+    pairs = {name: (np.asarray(x[name])[:, None], np.asarray(y[name])[:, None]) for name in grids}
+    a, u = pairs[str(resolution)]
+    test = {name: (a[samples:], u[samples:]) for name, (a, u) in pairs.items()}
+    classical = {
+        name: np.asarray(jax.jit(jax.vmap(lambda a, g=grids[name]: solve(a[0], g).value[None]))(a))
+        for name, (a, _) in test.items()
+    }
+    return Problem((a[:samples], u[:samples]), test, grids, str(resolution), classical)
+
+
+def interpolated(fields: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """Fields `(samples, 1, *n)` on another grid, linear between points and constant beyond the outermost."""
+    for axis, (old, new) in enumerate(zip(source.axes(), target.axes(), strict=True), start=2):
+        matrix = np.stack([np.interp(new, old, row) for row in np.eye(len(old))])
+        fields = np.moveaxis(np.tensordot(fields, matrix, (axis, 0)), -1, axis)
+    return fields.astype(np.float32)
+
+
+def plot_darcy(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str) -> Any:
+    """A figure with one row a resolution: coefficient, solution, prediction (on one scale) and their difference.
+
+    **Arguments:** `rows`: by resolution `(coefficient, solution, prediction)`, `(n, n)` each.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(rows), 4, figsize=(11, 2.75 * len(rows)), squeeze=False, layout="constrained")
+    for line, (name, (a, u, prediction)) in zip(axes, rows.items(), strict=True):
+        error = prediction - u
+        relative = np.linalg.norm(error) / np.linalg.norm(u)
+        scale = {"vmin": min(u.min(), prediction.min()), "vmax": max(u.max(), prediction.max())}
+        panels = [
+            ("coefficient $a$", a, {"cmap": "cividis"}),
+            ("solution $u$", u, scale),
+            ("prediction", prediction, scale),
+            (f"prediction $-$ $u$ (rel. $L^2$ {relative:.3f})", error, {"cmap": "RdBu_r", **_symmetric(error)}),
+        ]
+        for axis, (label, field, options) in zip(line, panels, strict=True):
+            image = axis.imshow(field.T, origin="lower", extent=(0, 1, 0, 1), **options)
+            axis.set_title(label, fontsize=10)
+            axis.set_xticks([0, 1])
+            axis.set_yticks([0, 1])
+            figure.colorbar(image, ax=axis, shrink=0.85)
+        line[0].set_ylabel(f"{name} $\\times$ {name}")
+    figure.suptitle(title)
+    return figure
+
+
+def _cell_means(u: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    rows, columns = (fine // coarse for fine, coarse in zip(u.shape[1:], shape, strict=True))
+    return u.reshape(-1, shape[0], rows, shape[1], columns).mean((2, 4))
+
+
+def _symmetric(error: np.ndarray) -> dict[str, float]:
+    largest = float(np.abs(error).max())
+    return {"vmin": -largest, "vmax": largest}
