@@ -91,7 +91,7 @@ PEER = Config(
     batch_size=64,
 )
 SMOKE = {
-    "resolution": 8,
+    "resolution": 4,
     "samples": 40,
     "batch_size": 8,
     "fno": Arm(width=8, depth=2, epochs=2, learning_rate=1e-2),

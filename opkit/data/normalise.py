@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -41,7 +42,7 @@ class Normaliser(Normalisation):
 
     **Arguments:** `mean`, `std`: `(c,)`; `fit_normaliser` measures them.
 
-    **Raises:** `ValueError` for shapes that differ, or a standard deviation that is not positive.
+    **Raises:** `ValueError` for shapes that differ, or, on concrete values, a standard deviation that is not positive.
     """
 
     mean: Frozen[Float[Array, " c"]]
@@ -50,7 +51,7 @@ class Normaliser(Normalisation):
     def __init__(self, mean: Float[Array | np.ndarray, "_"], std: Float[Array | np.ndarray, "_"]):
         if mean.ndim != 1 or mean.shape != std.shape:
             raise ValueError(f"`mean`, `std` have shapes {mean.shape}, {std.shape}; expected (channels,) for both.")
-        if not np.all(np.asarray(std) > 0):
+        if not isinstance(std, jax.core.Tracer) and not np.all(np.asarray(std) > 0):
             raise ValueError(f"`std` is {np.asarray(std)}; expected positive numbers (1 for a constant channel).")
         self.mean = Frozen(jnp.asarray(mean))
         self.std = Frozen(jnp.asarray(std))

@@ -1,6 +1,7 @@
 """Convolutions with a small kernel, and what they see beyond the boundary."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -75,7 +76,7 @@ class Conv(eqx.Module):
         if dilation < 1:
             raise ValueError(f"`dilation` is {dilation}; expected at least 1.")
         self.boundary, self.dilation = rules, dilation
-        bound = (in_channels * jnp.prod(jnp.array(kernel)).item()) ** -0.5
+        bound = (in_channels * prod(kernel)) ** -0.5
         keys = jax.random.split(key)
         self.weight = jax.random.uniform(keys[0], shape, minval=-bound, maxval=bound)
         self.bias = jax.random.uniform(keys[1], (out_channels,), minval=-bound, maxval=bound)

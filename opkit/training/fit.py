@@ -37,8 +37,8 @@ class NonFiniteLoss(FloatingPointError):
         values = ", ".join(f"{name} {value:.3g}" for name, value in self.terms.items())
         what = "the update made the model" if all(map(math.isfinite, self.terms.values())) else "the loss is"
         super().__init__(
-            f"{what} not finite at step {step}: {values}. Try a lower learning rate, warm-up or clipped gradients; a"
-            " checkpoint holds an earlier, finite state."
+            f"{what} not finite at step {step}: {values}. Try a lower learning rate, warm-up or clipped gradients;"
+            " checkpoints written before hold finite states."
         )
 
 

@@ -107,9 +107,8 @@ def child(out: Path, moment: str) -> tuple[int, list[str]]:
     process = os.fork()
     if process == 0:
         try:
-            launch(
-                experiment(moment), Config, argv=["--out", str(out), "--quiet", "--changed-code"]
-            )  # that of this process
+            # The children have the code of this process, whoever edits it meanwhile.
+            launch(experiment(moment), Config, argv=["--out", str(out), "--quiet", "--changed-code"])
         except KeyboardInterrupt:
             os._exit(130)
         except BaseException as error:

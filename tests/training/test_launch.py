@@ -97,7 +97,16 @@ def test_flags_override_presets_and_smoke_which_override_the_defaults(tmp_path):
 
     presets = {"turbulent": Config(flow=Flow.TURBULENT, rate=0.2, grid=Grid(64))}
     start(main, "--preset", "turbulent", "--widths", "1", "2", "3", "--deep", out=tmp_path, presets=presets)
-    start(main, "--preset=turbulent", "--smoke", "--points", "5", out=tmp_path, presets=presets, smoke={"widths": (1,)})
+    start(
+        main,
+        "--preset=turbulent",
+        "--smoke",
+        "--grid.points",
+        "5",
+        out=tmp_path,
+        presets=presets,
+        smoke={"widths": (1,)},
+    )
     start(main, "--flow", "TURBULENT", "--seeds", "4", "4", out=tmp_path)
     assert given == [
         (Config(0.2, (1, 2, 3), Flow.TURBULENT, True, Grid(64)), False),

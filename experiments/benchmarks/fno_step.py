@@ -1,0 +1,260 @@
+"""What one training step, one inference and one short training of an FNO cost, beside two peers.
+
+Shows: milliseconds a training step (AdamW on the mean relative L2 error) and an inference batch, first call apart
+(for JAX, the compilation), for 1-D 1024, 2-D 16, 64 and 128, 3-D 32; then an epoch over 1000 samples of 16x16 in batches
+of 64, and 15 such epochs from nothing, compilation included. Every contestant has the same batch, optimiser and
+number of parameters (printed: neuraloperator's mode counts are chosen to keep exactly our modes, pdequinox's width to
+come nearest). They take turns within one run; medians and "ours / peer" are printed. The floor is the arithmetic of our
+step, counted by hand: three forward passes' worth. On a machine with other load compare on one core
+(`OMP_NUM_THREADS=1 taskset -c 0`): PyTorch's threads wait for one another.
+
+Costs: about 3 minutes on 2 CPU cores with ours alone, 15 with both peers; `--smoke` takes seconds.
+
+    python experiments/benchmarks/fno_step.py --peer neuraloperator pdequinox --out fno_step.json
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import log2, prod
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from opkit.operators import FNO
+from solvers import Grid
+
+
+@dataclass(frozen=True)
+class Case:
+    """A size of the problem: our modes per axis, the width and the batch."""
+
+    shape: tuple[int, ...]
+    modes: tuple[int, ...]
+    width: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """Such as `2-D 64`."""
+        return f"{len(self.shape)}-D {self.shape[0]}"
+
+
+CASES = (
+    Case((1024,), (16,), 32, 32),
+    Case((16, 16), (5, 5), 24, 64),
+    Case((64, 64), (12, 12), 24, 8),
+    Case((128, 128), (12, 12), 24, 4),
+    Case((32, 32, 32), (6, 6, 6), 16, 2),
+)
+SMOKE = (Case((16, 16), (3, 3), 4, 4),)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Command line."""
+
+    peer: tuple[Literal["neuraloperator", "pdequinox"], ...] = ()
+    rounds: int = 7
+    """Turns each contestant takes; the median is reported."""
+    epochs: int = 15
+    samples: int = 1000
+    seed: int = 0
+    smoke: bool = False
+    out: Path | None = None
+
+
+@dataclass
+class Contestant:
+    """What is timed. Each call returns when its result is there; the first one of a kind compiles it."""
+
+    name: str
+    parameters: int
+    train: Callable[[], Any]
+    infer: Callable[[], Any]
+    epoch: Callable[[], Any]
+
+
+def relative_l2(prediction: Any, target: Any) -> Any:
+    """The mean over samples of `||prediction - target|| / ||target||`, for arrays of either library."""
+    error, size = ((x**2).reshape(len(x), -1).sum(-1) ** 0.5 for x in (prediction - target, target))
+    return (error / size).mean()
+
+
+def jax_contestant(name: str, apply: Callable, model: Any, x: np.ndarray, y: np.ndarray, batch: int) -> Contestant:
+    """A contestant from `apply(model, u) -> v`, one sample a call: all steps of an epoch in one scan."""
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    optimiser = optax.adamw(1e-3)
+    inputs, targets = jnp.asarray(x), jnp.asarray(y)
+
+    def predict(params, u):
+        return jax.vmap(partial(apply, eqx.combine(params, static)))(u)
+
+    def step(state, index):
+        params, memory = state
+        loss, gradient = jax.value_and_grad(lambda p: relative_l2(predict(p, inputs[index]), targets[index]))(params)
+        update, memory = optimiser.update(gradient, memory, params)
+        return (optax.apply_updates(params, update), memory), loss
+
+    def epoch(state, key):
+        order = jnp.resize(jax.random.permutation(key, len(x)), (-(-len(x) // batch), batch))
+        return jax.lax.scan(step, state, order)
+
+    state = jax.tree.map(jnp.array, (params, optimiser.init(params)))  # its own copy: it is donated
+    index, key, first = jnp.arange(batch), jax.random.key(0), inputs[:batch]
+    train, many, infer = jax.jit(step, donate_argnums=0), jax.jit(epoch, donate_argnums=0), jax.jit(predict)
+
+    def advance(compiled, argument):
+        nonlocal state
+        state, loss = compiled(state, argument)
+        jax.block_until_ready(loss)
+
+    return Contestant(
+        name,
+        sum(leaf.size for leaf in jax.tree.leaves(params)),
+        train=partial(advance, train, index),
+        infer=lambda: jax.block_until_ready(infer(params, first)),
+        epoch=partial(advance, many, key),
+    )
+
+
+def ours(case: Case, x: np.ndarray, y: np.ndarray, seed: int) -> Contestant:
+    """This project's FNO."""
+    grid = Grid(case.shape)
+    model = FNO(1, 1, modes=case.modes, width=case.width, key=jax.random.key(seed))
+    return jax_contestant("opkit", lambda model, u: model(u, grid), model, x, y, case.batch)
+
+
+def pdequinox(case: Case, x: np.ndarray, y: np.ndarray, seed: int) -> Contestant:
+    """Its classic FNO (no channel MLPs), at the width nearest to our number of parameters."""
+    import pdequinox as peer  # pyright: ignore[reportMissingImports]  # lives in its own environment
+
+    def build(width):
+        return peer.arch.ClassicFNO(
+            len(case.shape), 1, 1, hidden_channels=width, num_modes=case.modes[0], key=jax.random.key(seed)
+        )
+
+    def count(build):
+        return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter_eval_shape(build)) if hasattr(leaf, "size"))
+
+    goal = count(lambda: FNO(1, 1, modes=case.modes, width=case.width, key=jax.random.key(0)))
+    width = min(range(2, 2 * case.width), key=lambda w: abs(count(partial(build, w)) - goal))
+    return jax_contestant("pdequinox", lambda model, u: model(u), build(width), x, y, case.batch)
+
+
+def neuraloperator(case: Case, x: np.ndarray, y: np.ndarray, seed: int) -> Contestant:
+    """Its FNO in eager PyTorch, as its examples run it, with exactly our modes."""
+    import torch  # pyright: ignore[reportMissingImports]  # lives in its own environment
+    from neuralop.models import FNO as TorchFNO  # pyright: ignore[reportMissingImports]  # likewise
+
+    torch.manual_seed(seed)
+    modes = (*(2 * m - 1 for m in case.modes[:-1]), 2 * case.modes[-1] - 2)
+    model = TorchFNO(n_modes=modes, in_channels=1, out_channels=1, hidden_channels=case.width)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+
+    def train(index):
+        optimiser.zero_grad()
+        relative_l2(model(inputs[index]), targets[index]).backward()
+        optimiser.step()
+
+    def infer():
+        with torch.no_grad():
+            model(inputs[: case.batch])
+
+    def epoch():
+        for index in torch.randperm(len(x)).split(case.batch):
+            train(index)
+
+    return Contestant(
+        "neuraloperator",
+        sum(p.numel() * (1 + p.is_complex()) for p in model.parameters()),
+        train=partial(train, slice(case.batch)),
+        infer=infer,
+        epoch=epoch,
+    )
+
+
+BUILDERS = {"neuraloperator": neuraloperator, "pdequinox": pdequinox}
+
+
+def forward_flops(case: Case) -> dict[str, float]:
+    """Real operations of our forward pass for one sample, by part; `fft` is instead of `dense`."""
+    points, width, depth = prod(case.shape), case.width, 4
+    box = prod(2 * m - 1 for m in case.modes[:-1]) * case.modes[-1]
+    ends = 2 * width * (1 + len(case.shape)) + 2 * width * width + 2 * width * width + 2 * width
+    pointwise = 2 * points * (ends + depth * 2 * width * width)
+    mixing = depth * box * 8 * width * width
+    dense = depth * 2 * 2 * points * 2 * box * width
+    return {
+        "pointwise": pointwise,
+        "mixing": mixing,
+        "dense": dense,
+        "fft": depth * 2 * width * 2.5 * points * log2(points),
+    }
+
+
+def timed(contestants: list[Contestant], what: str, rounds: int) -> dict[str, float]:
+    """Median seconds of each, taking turns, and in `first ...` those of the first turn."""
+    seconds: dict[str, list[float]] = {c.name: [] for c in contestants}
+    for _ in range(rounds + 1):
+        for contestant in contestants:
+            start = time.perf_counter()
+            getattr(contestant, what)()
+            seconds[contestant.name].append(time.perf_counter() - start)
+    return {name: median(s[1:]) for name, s in seconds.items()} | {f"first {name}": s[0] for name, s in seconds.items()}
+
+
+def report(label: str, seconds: dict[str, float]) -> dict[str, float]:
+    """Prints one line; returns the figures."""
+    own = seconds["opkit"]
+    parts = [f"{name} {1e3 * value:.1f} ms" for name, value in seconds.items()]
+    ratios = [f"{own / seconds[name]:.2f} of {name}" for name in BUILDERS if name in seconds]
+    print(f"{label:22s}", ", ".join(parts + ratios), flush=True)
+    return seconds
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs every case."""
+    rng = np.random.default_rng(config.seed)
+    cases = SMOKE if config.smoke else CASES
+    rounds, epochs, samples = (1, 2, 16) if config.smoke else (config.rounds, config.epochs, config.samples)
+    builders = [ours, *(BUILDERS[name] for name in config.peer)]
+    results: dict[str, Any] = {}
+    for case in cases:
+        x = rng.normal(size=(2 * case.batch, 1, *case.shape)).astype(np.float32)
+        contestants = [build(case, x, np.roll(x, 1, -1), config.seed) for build in builders]
+        print(f"{case.name} parameters:", ", ".join(f"{c.name} {c.parameters:,}" for c in contestants))
+        result = {what: report(f"{case.name} {what}", timed(contestants, what, rounds)) for what in ("train", "infer")}
+        flops = {part: 3 * case.batch * value for part, value in forward_flops(case).items()}
+        print("  floor of a step:", ", ".join(f"{part} {value / 1e9:.2f} GF" for part, value in flops.items()))
+        results[case.name] = result | {"parameters": {c.name: c.parameters for c in contestants}, "flops": flops}
+    case = next(c for c in cases if c.shape == (16, 16))
+    x = rng.normal(size=(samples, 1, *case.shape)).astype(np.float32)
+    whole, contestants = {}, []
+    for build in builders:
+        start = time.perf_counter()
+        contestants.append(build(case, x, np.roll(x, 1, -1), config.seed))
+        for _ in range(epochs):
+            contestants[-1].epoch()
+        whole[contestants[-1].name] = time.perf_counter() - start
+    results["epoch"] = report(f"epoch of {samples}", timed(contestants, "epoch", rounds))
+    results[f"{epochs} epochs"] = report(f"{epochs} epochs from nothing", whole)
+    results["versions"] = {"python": platform.python_version(), "jax": jax.__version__, "device": str(jax.devices()[0])}
+    if config.out:
+        config.out.write_text(json.dumps(results, indent=1))
+    return results
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
