@@ -26,8 +26,10 @@ def test_darcy_is_drawn_learnt_and_measured_at_three_resolutions(tmp_path):
     result = json.loads((folder / "result.json").read_text())
     names = [f"relative_l2/{arm}@{n}" for arm in ("fno", "resnet", "mean", "nearest", "classical") for n in (4, 8, 16)]
     assert all(0 < result["metrics"][name] < 2 for name in names)
-    # the classical solver is second order: on the finest of the three grids it is far ahead of all
-    assert result["metrics"]["relative_l2/classical@16"] < 0.05
+    # after seconds of training the classical solver is ahead of all, on every grid
+    for n in (4, 8, 16):
+        errors = {arm: result["metrics"][f"relative_l2/{arm}@{n}"] for arm in ("fno", "resnet", "mean", "nearest")}
+        assert result["metrics"][f"relative_l2/classical@{n}"] < min(errors.values())
     assert {"figure.png", "config.json", "metrics.jsonl", "fno.safetensors"} <= {
         p.name for p in (folder / "seed0").iterdir()
     }

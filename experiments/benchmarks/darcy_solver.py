@@ -6,7 +6,7 @@ included, beside `scipy.sparse.linalg.spsolve` a sample (assembly excluded) in t
 two agree; (2) iterations and seconds of one solve against size and contrast, the inclusions not aligned with
 any grid.
 
-Cost: about three minutes on two cores, most of it compilation. Medians over `--repeats`; compile times apart.
+Cost: a few minutes on two cores, most of it compilation. Medians over `--repeats`; compile times apart.
 Both sides are interleaved, so that another load on the machine falls on both."""
 
 import json

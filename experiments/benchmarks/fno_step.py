@@ -1,20 +1,19 @@
 """What one training step, one inference and one short training of an FNO cost, beside two peers.
 
-Shows: milliseconds a training step (AdamW on the mean relative L2 error) and an inference batch, first call apart
-(for JAX, the compilation), for 1-D 1024, 2-D 16, 64 and 128, 3-D 32; then an epoch over 1000 samples of 16x16 in batches
-of 64, and 15 such epochs from nothing, compilation included. Every contestant has the same batch, optimiser and
-number of parameters (printed: neuraloperator's mode counts are chosen to keep exactly our modes, pdequinox's width to
-come nearest). They take turns within one run; medians and "ours / peer" are printed. The floor is the arithmetic of our
-step, counted by hand: three forward passes' worth. On a machine with other load compare on one core
+Shows: milliseconds a training step (AdamW on the mean relative L2 error) and an inference batch, first call apart (for
+JAX, the compilation), for 1-D 1024, 2-D 16, 64 and 128, 3-D 32; then an epoch over 1000 samples of 16x16 in batches of
+64, and 15 such epochs from nothing, compilation included. All contestants have the same batch, optimiser and number of
+parameters (printed: neuraloperator's mode counts keep exactly our modes, pdequinox's width comes nearest). They take
+turns within one run; printed are medians and our part of each peer's. The floor is the arithmetic of our step, counted
+by hand: three forward passes' worth. Beside other load compare on one core, with `--cpu`
 (`OMP_NUM_THREADS=1 taskset -c 0`): PyTorch's threads wait for one another.
 
-Costs: about 3 minutes on 2 CPU cores with ours alone, 15 with both peers; `--smoke` takes seconds.
+Costs: minutes on 2 CPU cores, most of it the epochs; `--smoke` takes seconds.
 
     python experiments/benchmarks/fno_step.py --peer neuraloperator pdequinox --out fno_step.json
 """
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,11 +43,6 @@ class Case:
     width: int
     batch: int
 
-    @property
-    def name(self) -> str:
-        """Such as `2-D 64`."""
-        return f"{len(self.shape)}-D {self.shape[0]}"
-
 
 CASES = (
     Case((1024,), (16,), 32, 32),
@@ -68,8 +62,9 @@ class Config:
     rounds: int = 7
     """Turns each contestant takes; the median is reported."""
     epochs: int = 15
-    samples: int = 1000
     seed: int = 0
+    cpu: bool = False
+    """Count seconds of the processor, not of the clock: for one core (see above) beside other load."""
     smoke: bool = False
     out: Path | None = None
 
@@ -94,8 +89,7 @@ def relative_l2(prediction: Any, target: Any) -> Any:
 def jax_contestant(name: str, apply: Callable, model: Any, x: np.ndarray, y: np.ndarray, batch: int) -> Contestant:
     """A contestant from `apply(model, u) -> v`, one sample a call: all steps of an epoch in one scan."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    optimiser = optax.adamw(1e-3)
-    inputs, targets = jnp.asarray(x), jnp.asarray(y)
+    optimiser, inputs, targets = optax.adamw(1e-3), jnp.asarray(x), jnp.asarray(y)
 
     def predict(params, u):
         return jax.vmap(partial(apply, eqx.combine(params, static)))(u)
@@ -130,8 +124,7 @@ def jax_contestant(name: str, apply: Callable, model: Any, x: np.ndarray, y: np.
 
 def ours(case: Case, x: np.ndarray, y: np.ndarray, seed: int) -> Contestant:
     """This project's FNO."""
-    grid = Grid(case.shape)
-    model = FNO(1, 1, modes=case.modes, width=case.width, key=jax.random.key(seed))
+    model, grid = FNO(1, 1, modes=case.modes, width=case.width, key=jax.random.key(seed)), Grid(case.shape)
     return jax_contestant("opkit", lambda model, u: model(u, grid), model, x, y, case.batch)
 
 
@@ -139,15 +132,13 @@ def pdequinox(case: Case, x: np.ndarray, y: np.ndarray, seed: int) -> Contestant
     """Its classic FNO (no channel MLPs), at the width nearest to our number of parameters."""
     import pdequinox as peer  # pyright: ignore[reportMissingImports]  # lives in its own environment
 
-    def build(width):
-        return peer.arch.ClassicFNO(
-            len(case.shape), 1, 1, hidden_channels=width, num_modes=case.modes[0], key=jax.random.key(seed)
-        )
+    d, m, key = len(case.shape), case.modes[0], jax.random.key(seed)
+    build = lambda width: peer.arch.ClassicFNO(d, 1, 1, hidden_channels=width, num_modes=m, key=key)
 
     def count(build):
         return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter_eval_shape(build)) if hasattr(leaf, "size"))
 
-    goal = count(lambda: FNO(1, 1, modes=case.modes, width=case.width, key=jax.random.key(0)))
+    goal = count(lambda: FNO(1, 1, modes=case.modes, width=case.width, key=key))
     width = min(range(2, 2 * case.width), key=lambda w: abs(count(partial(build, w)) - goal))
     return jax_contestant("pdequinox", lambda model, u: model(u), build(width), x, y, case.batch)
 
@@ -168,10 +159,6 @@ def neuraloperator(case: Case, x: np.ndarray, y: np.ndarray, seed: int) -> Conte
         relative_l2(model(inputs[index]), targets[index]).backward()
         optimiser.step()
 
-    def infer():
-        with torch.no_grad():
-            model(inputs[: case.batch])
-
     def epoch():
         for index in torch.randperm(len(x)).split(case.batch):
             train(index)
@@ -180,7 +167,7 @@ def neuraloperator(case: Case, x: np.ndarray, y: np.ndarray, seed: int) -> Conte
         "neuraloperator",
         sum(p.numel() * (1 + p.is_complex()) for p in model.parameters()),
         train=partial(train, slice(case.batch)),
-        infer=infer,
+        infer=torch.no_grad()(lambda: model(inputs[: case.batch])),
         epoch=epoch,
     )
 
@@ -189,68 +176,71 @@ BUILDERS = {"neuraloperator": neuraloperator, "pdequinox": pdequinox}
 
 
 def forward_flops(case: Case) -> dict[str, float]:
-    """Real operations of our forward pass for one sample, by part; `fft` is instead of `dense`."""
+    """Real operations of our forward pass for one sample, by part; `fft` instead of `matrix`."""
     points, width, depth = prod(case.shape), case.width, 4
     box = prod(2 * m - 1 for m in case.modes[:-1]) * case.modes[-1]
     ends = 2 * width * (1 + len(case.shape)) + 2 * width * width + 2 * width * width + 2 * width
     pointwise = 2 * points * (ends + depth * 2 * width * width)
     mixing = depth * box * 8 * width * width
-    dense = depth * 2 * 2 * points * 2 * box * width
+    matrix, rest, kept = 4 * points * case.modes[-1], points // case.shape[-1], case.modes[-1]
+    for n, m in zip(case.shape[-2::-1], case.modes[-2::-1], strict=True):
+        matrix, rest, kept = matrix + 8 * rest * kept * (2 * m - 1), rest // n, kept * (2 * m - 1)
+    both = 2 * depth * width  # transforms, there and back
     return {
         "pointwise": pointwise,
         "mixing": mixing,
-        "dense": dense,
-        "fft": depth * 2 * width * 2.5 * points * log2(points),
+        "matrix": both * matrix,
+        "fft": both * 2.5 * points * log2(points),
     }
 
 
-def timed(contestants: list[Contestant], what: str, rounds: int) -> dict[str, float]:
+def timed(contestants: list[Contestant], what: str, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each, taking turns, and in `first ...` those of the first turn."""
     seconds: dict[str, list[float]] = {c.name: [] for c in contestants}
     for _ in range(rounds + 1):
         for contestant in contestants:
-            start = time.perf_counter()
+            start = clock()
             getattr(contestant, what)()
-            seconds[contestant.name].append(time.perf_counter() - start)
+            seconds[contestant.name].append(clock() - start)
     return {name: median(s[1:]) for name, s in seconds.items()} | {f"first {name}": s[0] for name, s in seconds.items()}
 
 
 def report(label: str, seconds: dict[str, float]) -> dict[str, float]:
     """Prints one line; returns the figures."""
-    own = seconds["opkit"]
     parts = [f"{name} {1e3 * value:.1f} ms" for name, value in seconds.items()]
-    ratios = [f"{own / seconds[name]:.2f} of {name}" for name in BUILDERS if name in seconds]
+    ratios = [f"{seconds['opkit'] / seconds[name]:.2f} of {name}" for name in BUILDERS if name in seconds]
     print(f"{label:22s}", ", ".join(parts + ratios), flush=True)
     return seconds
 
 
 def main(config: Config) -> dict[str, Any]:
     """Runs every case."""
-    rng = np.random.default_rng(config.seed)
+    rng, clock = np.random.default_rng(config.seed), time.process_time if config.cpu else time.perf_counter
     cases = SMOKE if config.smoke else CASES
-    rounds, epochs, samples = (1, 2, 16) if config.smoke else (config.rounds, config.epochs, config.samples)
+    rounds, epochs, samples = (1, 2, 16) if config.smoke else (config.rounds, config.epochs, 1000)
     builders = [ours, *(BUILDERS[name] for name in config.peer)]
     results: dict[str, Any] = {}
     for case in cases:
+        name = f"{len(case.shape)}-D {case.shape[0]}"
         x = rng.normal(size=(2 * case.batch, 1, *case.shape)).astype(np.float32)
         contestants = [build(case, x, np.roll(x, 1, -1), config.seed) for build in builders]
-        print(f"{case.name} parameters:", ", ".join(f"{c.name} {c.parameters:,}" for c in contestants))
-        result = {what: report(f"{case.name} {what}", timed(contestants, what, rounds)) for what in ("train", "infer")}
+        print(f"{name} parameters:", ", ".join(f"{c.name} {c.parameters:,}" for c in contestants))
+        result = {w: report(f"{name} {w}", timed(contestants, w, rounds, clock)) for w in ("train", "infer")}
         flops = {part: 3 * case.batch * value for part, value in forward_flops(case).items()}
         print("  floor of a step:", ", ".join(f"{part} {value / 1e9:.2f} GF" for part, value in flops.items()))
-        results[case.name] = result | {"parameters": {c.name: c.parameters for c in contestants}, "flops": flops}
+        results[name] = result | {"parameters": {c.name: c.parameters for c in contestants}, "flops": flops}
     case = next(c for c in cases if c.shape == (16, 16))
     x = rng.normal(size=(samples, 1, *case.shape)).astype(np.float32)
     whole, contestants = {}, []
     for build in builders:
-        start = time.perf_counter()
+        start = clock()
         contestants.append(build(case, x, np.roll(x, 1, -1), config.seed))
         for _ in range(epochs):
             contestants[-1].epoch()
-        whole[contestants[-1].name] = time.perf_counter() - start
-    results["epoch"] = report(f"epoch of {samples}", timed(contestants, "epoch", rounds))
+        whole[contestants[-1].name] = clock() - start
+    results["epoch"] = report(f"epoch of {samples}", timed(contestants, "epoch", rounds, clock))
     results[f"{epochs} epochs"] = report(f"{epochs} epochs from nothing", whole)
-    results["versions"] = {"python": platform.python_version(), "jax": jax.__version__, "device": str(jax.devices()[0])}
+    results["versions"] = {"jax": jax.__version__, "device": str(jax.devices()[0])}
     if config.out:
         config.out.write_text(json.dumps(results, indent=1))
     return results

@@ -7,14 +7,12 @@ is one batched matrix product.
 """
 
 from functools import lru_cache
-from math import prod
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-DENSE_POINTS = 1024  # up to here one matrix for all axes beats one per axis: more operations, fewer passes
 Parts = Float[Array, "modes two c"]
 
 
@@ -47,11 +45,8 @@ def field_by_fft(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -
 
 
 def coefficients_by_matrix(x: Float[Array, "*n c"], modes: tuple[int, ...]) -> Parts:
-    """`coefficients_by_fft`, by one matrix per axis (or, on few points, a single one)."""
+    """`coefficients_by_fft`, by one matrix per axis, the last axis first."""
     shape, channels = x.shape[:-1], x.shape[-1]
-    if prod(shape) <= DENSE_POINTS:
-        table = jnp.asarray(_dense_table(shape, modes, False), x.dtype)  # (modes, 2, points)
-        return _product(table, x.reshape(-1, channels), ((2,), (0,)))
     table = jnp.asarray(_axis_table(shape[-1], modes[-1], True)[:, :, 0], x.dtype)  # (k_d, 2, n_d)
     x = _product(table, x, ((2,), (len(shape) - 1,)))  # (k_d, 2, n_1, .., c)
     for axis in range(len(shape) - 2, -1, -1):
@@ -61,17 +56,14 @@ def coefficients_by_matrix(x: Float[Array, "*n c"], modes: tuple[int, ...]) -> P
 
 
 def field_by_matrix(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -> Float[Array, "*n c"]:
-    """`field_by_fft`, by one matrix per axis (or, on few points, a single one)."""
-    channels = parts.shape[-1]
-    if prod(shape) <= DENSE_POINTS:
-        table = jnp.asarray(_dense_table(shape, modes, True), parts.dtype)
-        return _product(table, parts, ((0, 1), (0, 1))).reshape(*shape, channels)
-    x = jnp.moveaxis(parts.reshape(*box_of(modes), 2, channels), -2, 0)  # (2, k_1, .., k_d, c)
+    """`field_by_fft`, by one matrix per axis, the last axis last."""
+    x = jnp.moveaxis(parts.reshape(*box_of(modes), 2, parts.shape[-1]), -2, 0)  # (2, k_1, .., k_d, c)
     for axis, n in enumerate(shape[:-1]):
         # the adjoint of the forward table: its inverse up to the factor n of the "forward" normalisation
         table = jnp.asarray(_axis_table(n, modes[axis], False) * n, parts.dtype)
         x = _product(table, x, ((0, 1), (1 + axis, 0)))  # (2, n_j, .., n_1, k_{j+1}, .., c)
-    table = _axis_table(shape[-1], modes[-1], True)[:, :, 0] * shape[-1] * _multiplicity(modes[-1])[:, None, None]
+    table = _axis_table(shape[-1], modes[-1], True)[:, :, 0] * shape[-1]
+    table[1:] *= 2  # each stands for its mirror image too
     x = _product(jnp.asarray(table, parts.dtype), x, ((0, 1), (len(shape), 0)))  # (n_d, .., n_1, c)
     return x.transpose(*range(len(shape))[::-1], len(shape))
 
@@ -79,11 +71,6 @@ def field_by_matrix(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]
 def _product(a: Array, b: Array, contract: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
     # full precision: accelerators would otherwise round the tables to bfloat16 or TF32, and the transform with them
     return lax.dot_general(a, b, (contract, ((), ())), precision=lax.Precision.HIGHEST)
-
-
-def _multiplicity(m: int) -> np.ndarray:
-    """How often a mode of the half spectrum stands in the full one: once for `k = 0`, twice else."""
-    return np.where(np.arange(m) == 0, 1.0, 2.0)
 
 
 def _phases(n: int, wavenumbers: np.ndarray) -> np.ndarray:
@@ -96,17 +83,3 @@ def _axis_table(n: int, m: int, half: bool) -> np.ndarray:
     phases = _phases(n, np.arange(0 if half else 1 - m, m))
     cos, sin = np.cos(phases) / n, np.sin(phases) / n
     return np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], 1)
-
-
-@lru_cache(maxsize=256)
-def _dense_table(shape: tuple[int, ...], modes: tuple[int, ...], inverse: bool) -> np.ndarray:
-    """All axes at once: `(prod(box), 2, prod(shape))`."""
-    phases = np.zeros((1, 1))
-    multiplicity = np.ones(1)
-    for axis, (n, m) in enumerate(zip(shape, modes, strict=True)):
-        last = axis == len(shape) - 1
-        own = _phases(n, np.arange(0 if last else 1 - m, m))
-        phases = (phases[:, None, :, None] + own[None, :, None, :]).reshape(phases.shape[0] * len(own), -1)
-        multiplicity = np.outer(multiplicity, _multiplicity(m) if last else np.ones(len(own))).ravel()
-    scale = multiplicity if inverse else np.full(len(phases), 1 / prod(shape))
-    return np.stack([np.cos(phases), -np.sin(phases)], 1) * scale[:, None, None]

@@ -30,9 +30,10 @@ class Pointwise(eqx.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, use_bias: bool = True, key: PRNGKeyArray):
         bound = in_channels**-0.5
-        keys = jax.random.split(key)
-        self.weight = jax.random.uniform(keys[0], (out_channels, in_channels), minval=-bound, maxval=bound)
-        self.bias = jax.random.uniform(keys[1], (out_channels,), minval=-bound, maxval=bound) if use_bias else None
+        # one draw for both: compiling the generator for a shape is most of what building a model costs
+        drawn = jax.random.uniform(key, (out_channels, in_channels + use_bias), minval=-bound, maxval=bound)
+        self.weight = drawn[:, :in_channels]
+        self.bias = drawn[:, in_channels] if use_bias else None
 
     def __call__(self, u: Float[Array, "cin *n"]) -> Float[Array, "cout *n"]:
         """Apply to one sample."""

@@ -1,7 +1,6 @@
 """Convolution over the whole domain, as a product in Fourier space."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -64,10 +63,7 @@ class SpectralConv(eqx.Module):
             raise ValueError(f"`transform` is {transform!r}; expected one of {get_args(Transform)}.")
         self.transform = transform
         shape = (*box_of(self.modes), out_channels, in_channels)
-        keys = jax.random.split(key)
-        deviation = (2 * in_channels) ** -0.5
-        self.real = deviation * jax.random.normal(keys[0], shape)
-        self.imag = deviation * jax.random.normal(keys[1], shape)
+        self.real, self.imag = (2 * in_channels) ** -0.5 * jax.random.normal(key, (2, *shape))
         self.bias = jnp.zeros(out_channels) if use_bias else None
 
     def __call__(self, u: Float[Array, "cin *n"]) -> Float[Array, "cout *n"]:
@@ -87,7 +83,7 @@ class SpectralConv(eqx.Module):
         modes = tuple(min(m, (n + 1) // 2) for m, n in zip(self.modes, shape, strict=True))
         real, imag = (self._kept(w, modes).astype(dtype) for w in (self.real, self.imag))
         mixing = jnp.stack([jnp.stack([real, -imag], -2), jnp.stack([imag, real], -2)], 1)  # (k, 2, out, 2, in)
-        matrix = self.transform == "matrix" or (self.transform == "auto" and prefers_matrix(shape, modes))
+        matrix = self.transform == "matrix" or (self.transform == "auto" and prefers_matrix(modes))
         if matrix:
             parts = _mix(mixing, coefficients_by_matrix(x.astype(dtype), modes))
             y = field_by_matrix(parts, modes, shape)
@@ -105,6 +101,11 @@ def _mix(mixing: Float[Array, "k p cout q cin"], parts: Float[Array, "k q cin"])
     return lax.dot_general(mixing, parts, (((3, 4), (1, 2)), ((0,), (0,))))
 
 
-def prefers_matrix(shape: tuple[int, ...], modes: tuple[int, ...]) -> bool:
-    """Whether matrices are the faster transform for `modes` on a grid of `shape`, by measurement."""
-    return prod(shape) <= 1024
+def prefers_matrix(modes: tuple[int, ...]) -> bool:
+    """Whether matrices are the faster transform for `modes`: up to 32 modes an axis.
+
+    Measured, forward and gradient, on CPU in float32: matrices take 0.4 to 0.7 of the FFT's time with 12 modes (2-D 64
+    and 128; 16 in 1-D 4096, 6 in 3-D 32), and as long with 24 of 64 or 32 of 128 points; their cost grows with the
+    modes, the FFT's does not.
+    """
+    return max(modes) <= 32

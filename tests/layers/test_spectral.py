@@ -44,15 +44,6 @@ def test_both_transforms_agree_with_the_sum_over_the_two_sided_spectrum(shape, m
     np.testing.assert_allclose(call(conv, jnp.asarray(u)), by_definition(conv, u), atol=1e-13)
 
 
-@pytest.mark.parametrize(("shape", "modes"), SHAPES)
-def test_one_matrix_per_axis_equals_one_for_all(shape, modes, key, monkeypatch):
-    conv = SpectralConv(2, 3, modes, transform="matrix", key=key)
-    u = jax.random.normal(key, (2, *shape))
-    dense = jax.jit(lambda u: conv(u))(u)
-    monkeypatch.setattr("opkit.layers.fourier.DENSE_POINTS", 0)
-    np.testing.assert_allclose(jax.jit(lambda u: conv(u))(u), dense, atol=1e-13)
-
-
 def test_a_cosine_comes_out_scaled_and_shifted_by_its_weight_alone(key):
     n, m, k = 32, 6, 3
     conv = SpectralConv(1, 1, (m,), key=key)

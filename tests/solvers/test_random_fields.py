@@ -21,7 +21,7 @@ def test_empirical_covariance_is_the_exact_sum(basis, key):
     grid = Grid(6, -1.0, 2.0, PLACEMENTS[basis])
     modes, extent = 9, 3.0
     spectrum = PowerSpectrum(alpha=1.5, tau=2.0, sigma=3.0)
-    draws = jax.vmap(lambda k: draw(grid, basis, modes, k, spectrum))(jax.random.split(key, 40_000))
+    draws = jax.jit(jax.vmap(lambda k: draw(grid, basis, modes, k, spectrum)))(jax.random.split(key, 40_000))
     x = np.asarray(grid.axes()[0]) + 1.0
     functions = {
         "periodic": [(0, np.ones_like(x))]
@@ -74,9 +74,8 @@ def test_dirichlet_fields_on_nodes_are_scipys_dst(key):
 
 def test_periodic_power_falls_at_the_spectrums_slope(key):
     grid = Grid(256)
-    draws = jax.vmap(lambda k: draw(grid, "periodic", 255, k, PowerSpectrum(alpha=1.7, tau=0.0)))(
-        jax.random.split(key, 400)
-    )
+    each = jax.vmap(lambda k: draw(grid, "periodic", 255, k, PowerSpectrum(alpha=1.7, tau=0.0)))
+    draws = jax.jit(each)(jax.random.split(key, 400))
     power = np.mean(np.abs(np.fft.rfft(np.asarray(draws), axis=1)) ** 2, axis=0)
     q = np.arange(4, 100)
     slope = np.polyfit(np.log(q), np.log(power[q]), 1)[0]
