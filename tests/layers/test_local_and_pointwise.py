@@ -1,5 +1,7 @@
 """Padding against numpy.pad, convolution against SciPy, pointwise maps, norms and conditioning against formulas."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from opkit.layers import ChannelMLP, Conv, FiLM, GroupNorm, Pointwise, SoftGating, make_skip, pad
+from opkit.layers.local import _by_convolution, _by_products
 
 NUMPY = {"periodic": "wrap", "zero": "constant", "reflect": "reflect", "replicate": "edge"}
 SCIPY = {"periodic": "wrap", "zero": "constant", "reflect": "mirror", "replicate": "nearest"}
@@ -125,3 +128,13 @@ def test_errors_name_the_argument():
         GroupNorm(2, 4)(jnp.ones((2, 8)))
     with pytest.raises(ValueError, match="`kind` of skip is 'gate'"):
         make_skip("gate", 3, key=key)
+
+
+@pytest.mark.parametrize(("shape", "dilation"), [((9,), 3), ((6, 8), 2), ((5, 4, 6), 1)])
+def test_both_ways_to_convolve_agree(shape, dilation, key):
+    x = jax.random.normal(key, (*shape, 2))
+    weight = jax.random.normal(jax.random.fold_in(key, 1), (3, 2, *[3] * len(shape)))
+    if min(shape) <= 2 * dilation:
+        x = jnp.pad(x, [(dilation, dilation)] * len(shape) + [(0, 0)])
+    by_products, by_convolution = (jax.jit(partial(f, dilation=dilation)) for f in (_by_products, _by_convolution))
+    np.testing.assert_allclose(by_products(x, weight), by_convolution(x, weight), atol=1e-12)
