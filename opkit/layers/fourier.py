@@ -1,9 +1,8 @@
 """Fourier coefficients of real fields, low modes only: by the FFT, or by small matrices. Both give the same numbers.
 
-Features `(*n, c)` have coefficients `(prod(box), 2, c)`, real and imaginary parts, where
-`box = (2 m_1 - 1, ..., m_d)`: the wavenumbers `-(m_j - 1) .. m_j - 1` in ascending order, on the last axis
-`0 .. m_d - 1` only, since the field is real. Modes lead and channels come last, so that mixing channels mode by mode
-is one batched matrix product.
+Features `(*n, c)` have coefficients `(2, *box, c)`, real and imaginary parts, where `box = (2 m_1 - 1, ..., m_d)`: the
+wavenumbers `-(m_j - 1) .. m_j - 1` in ascending order, on the last axis `0 .. m_d - 1` only, since the field is real.
+Modes lead and channels come last, so that mixing channels mode by mode is one batched matrix product.
 """
 
 from functools import lru_cache
@@ -13,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-Parts = Float[Array, "modes two c"]
+Parts = Float[Array, "two *box c"]
 
 
 def box_of(modes: tuple[int, ...]) -> tuple[int, ...]:
@@ -29,13 +28,13 @@ def coefficients_by_fft(x: Float[Array, "*n c"], modes: tuple[int, ...]) -> Part
         n = x.shape[axis]
         negative = lax.slice_in_dim(spectrum, n - m + 1, n, axis=axis)
         spectrum = jnp.concatenate([negative, lax.slice_in_dim(spectrum, 0, m, axis=axis)], axis)
-    spectrum = lax.slice_in_dim(spectrum, 0, modes[-1], axis=axes[-1]).reshape(-1, x.shape[-1])
-    return jnp.stack([spectrum.real, spectrum.imag], axis=1)
+    spectrum = lax.slice_in_dim(spectrum, 0, modes[-1], axis=axes[-1])
+    return jnp.stack([spectrum.real, spectrum.imag])
 
 
 def field_by_fft(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -> Float[Array, "*n c"]:
     """The real field with the given coefficients on a grid of `shape`, through a full inverse real FFT."""
-    spectrum = lax.complex(parts[:, 0], parts[:, 1]).reshape(*box_of(modes), -1)
+    spectrum = lax.complex(parts[0], parts[1])
     for axis, (n, m) in enumerate(zip(shape[:-1], modes[:-1], strict=True)):
         negative, positive = jnp.split(spectrum, [m - 1], axis)
         gap = (*spectrum.shape[:axis], n - 2 * m + 1, *spectrum.shape[axis + 1 :])
@@ -46,31 +45,35 @@ def field_by_fft(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -
 
 def coefficients_by_matrix(x: Float[Array, "*n c"], modes: tuple[int, ...]) -> Parts:
     """`coefficients_by_fft`, by one matrix per axis, the last axis first."""
-    shape, channels = x.shape[:-1], x.shape[-1]
-    table = jnp.asarray(_axis_table(shape[-1], modes[-1], True)[:, :, 0], x.dtype)  # (k_d, 2, n_d)
-    x = _product(table, x, ((2,), (len(shape) - 1,)))  # (k_d, 2, n_1, .., c)
-    for axis in range(len(shape) - 2, -1, -1):
-        table = jnp.asarray(_axis_table(shape[axis], modes[axis], False), x.dtype)
-        x = _product(table, x, ((2, 3), (1, len(shape))))  # (k_j, 2, k_{j+1}, .., k_d, n_1, .., n_{j-1}, c)
-    return jnp.moveaxis(x, 1, -2).reshape(-1, 2, channels)
+    last = len(modes) - 1
+    x = _transform(_axis_table(x.shape[last], modes[last], True)[:, :, 0].transpose(1, 0, 2), x, last, 1)
+    for axis in range(last - 1, -1, -1):  # (n_1, .., n_j, 2, k_{j+1}, .., k_d, c) to (n_1, .., 2, k_j, .., k_d, c)
+        x = _transform(_axis_table(x.shape[axis], modes[axis], False).transpose(1, 0, 3, 2), x, axis, 2)
+    return x
 
 
 def field_by_matrix(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -> Float[Array, "*n c"]:
     """`field_by_fft`, by one matrix per axis, the last axis last."""
-    x = jnp.moveaxis(parts.reshape(*box_of(modes), 2, parts.shape[-1]), -2, 0)  # (2, k_1, .., k_d, c)
-    for axis, n in enumerate(shape[:-1]):
+    x, last = parts, len(shape) - 1
+    for axis in range(last):
         # the adjoint of the forward table: its inverse up to the factor n of the "forward" normalisation
-        table = jnp.asarray(_axis_table(n, modes[axis], False) * n, parts.dtype)
-        x = _product(table, x, ((0, 1), (1 + axis, 0)))  # (2, n_j, .., n_1, k_{j+1}, .., c)
-    table = _axis_table(shape[-1], modes[-1], True)[:, :, 0] * shape[-1]
-    table[1:] *= 2  # each stands for its mirror image too
-    x = _product(jnp.asarray(table, parts.dtype), x, ((0, 1), (len(shape), 0)))  # (n_d, .., n_1, c)
-    return x.transpose(*range(len(shape))[::-1], len(shape))
+        x = _transform(shape[axis] * _axis_table(shape[axis], modes[axis], False).transpose(3, 2, 1, 0), x, axis, 2)
+    table = shape[last] * _axis_table(shape[last], modes[last], True)[:, :, 0].transpose(2, 1, 0)
+    table[..., 1:] *= 2  # each stands for its mirror image too
+    return _transform(table, x, last, 2)
 
 
-def _product(a: Array, b: Array, contract: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
+def _transform(table: np.ndarray, x: Array, axis: int, contracted: int) -> Array:
+    """Replaces `contracted` axes of `x`, from `axis` on, by the leading axes of `table`, whose last ones they meet.
+
+    The axes before are a batch of the product. So every step leaves its result in the order the next one reads,
+    batch and channels last: what `vmap` adds goes beside the channels, and only the first and the last step move data.
+    """
     # full precision: accelerators would otherwise round the tables to bfloat16 or TF32, and the transform with them
-    return lax.dot_general(a, b, (contract, ((), ())), precision=lax.Precision.HIGHEST)
+    batch = tuple(range(axis))
+    in_x, in_table = (range(end - contracted, end) for end in (axis + contracted, axis + table.ndim))
+    many = jnp.broadcast_to(jnp.asarray(table, x.dtype), x.shape[:axis] + table.shape)
+    return lax.dot_general(many, x, ((tuple(in_table), tuple(in_x)), (batch, batch)), precision=lax.Precision.HIGHEST)
 
 
 def _phases(n: int, wavenumbers: np.ndarray) -> np.ndarray:

@@ -82,23 +82,26 @@ class SpectralConv(eqx.Module):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         modes = tuple(min(m, (n + 1) // 2) for m, n in zip(self.modes, shape, strict=True))
         real, imag = (self._kept(w, modes).astype(dtype) for w in (self.real, self.imag))
-        mixing = jnp.stack([jnp.stack([real, -imag], -2), jnp.stack([imag, real], -2)], 1)  # (k, 2, out, 2, in)
-        matrix = self.transform == "matrix" or (self.transform == "auto" and prefers_matrix(modes))
-        if matrix:
-            parts = _mix(mixing, coefficients_by_matrix(x.astype(dtype), modes))
-            y = field_by_matrix(parts, modes, shape)
+        if self.transform == "matrix" or (self.transform == "auto" and prefers_matrix(modes)):
+            y = field_by_matrix(_mix(real, imag, coefficients_by_matrix(x.astype(dtype), modes)), modes, shape)
         else:
-            parts = _mix(mixing, coefficients_by_fft(x.astype(dtype), modes))
-            y = field_by_fft(parts, modes, shape)
+            y = field_by_fft(_mix(real, imag, coefficients_by_fft(x.astype(dtype), modes)), modes, shape)
         return (y if self.bias is None else y + self.bias.astype(dtype)).astype(x.dtype)
 
-    def _kept(self, weight: Float[Array, "*box cout cin"], modes: tuple[int, ...]) -> Float[Array, "k cout cin"]:
+    def _kept(self, weight: Float[Array, "*box cout cin"], modes: tuple[int, ...]) -> Float[Array, "*k cout cin"]:
         cuts = [slice(full - m, full + m - 1) for full, m in zip(self.modes[:-1], modes[:-1], strict=True)]
-        return weight[(*cuts, slice(modes[-1]))].reshape(-1, *weight.shape[-2:])
+        return weight[(*cuts, slice(modes[-1]))]
 
 
-def _mix(mixing: Float[Array, "k p cout q cin"], parts: Float[Array, "k q cin"]) -> Float[Array, "k p cout"]:
-    return lax.dot_general(mixing, parts, (((3, 4), (1, 2)), ((0,), (0,))))
+def _mix(
+    real: Float[Array, "*k cout cin"], imag: Float[Array, "*k cout cin"], parts: Float[Array, "two *k cin"]
+) -> Float[Array, "two *k cout"]:
+    ndim = real.ndim - 2
+    each = tuple(range(ndim))
+    # one real product in place of four; as its left side, the batch that `vmap` adds stays beside the channels
+    weight = jnp.concatenate([jnp.concatenate([real, imag], -2), jnp.concatenate([-imag, real], -2)], -1)
+    mixed = lax.dot_general(jnp.concatenate([*parts], -1), weight, (((ndim,), (ndim + 1,)), (each, each)))
+    return jnp.stack(jnp.split(mixed, 2, -1))
 
 
 def prefers_matrix(modes: tuple[int, ...]) -> bool:

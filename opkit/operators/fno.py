@@ -174,11 +174,12 @@ class FNO(eqx.Module):
         grid = checked_grid(u, domain, query, in_channels=self.in_channels, ndim=len(self.modes))
         args = checked_args(args, self.conditioning)
         v = self.lift.channels_last(features(u, grid, self.coordinates))
-        v = jnp.pad(v, [*((0, extra) for extra in _extra_points(grid, self.padding)), (0, 0)])
+        extra = _extra_points(grid, self.padding)
+        v = jnp.pad(v, [*((0, points) for points in extra), (0, 0)]) if any(extra) else v
         for block in self.blocks[:-1]:
             v = block(v, args, self.activation)
         v = self.blocks[-1](v, args, lambda x: x)
-        v = lax.slice(v, (0,) * v.ndim, (*grid.shape, v.shape[-1]))
+        v = lax.slice(v, (0,) * v.ndim, (*grid.shape, v.shape[-1])) if any(extra) else v
         return jnp.moveaxis(self.project.channels_last(v), -1, 0)
 
 
