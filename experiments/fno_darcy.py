@@ -75,7 +75,7 @@ class Config:
     fno: Arm = Arm(width=32, depth=4, epochs=60, learning_rate=1e-2)
     modes: tuple[int, int] = (5, 5)
     mlp_ratio: float = 0.0
-    resnet: Arm = Arm(width=51, depth=8, epochs=5, learning_rate=2e-3)
+    resnet: Arm = Arm(width=51, depth=8, epochs=4, learning_rate=1e-3)
     """As many parameters as the FNO, and as many epochs as take its time."""
     symmetric: bool = True
     """Train on all images under the square's symmetries, and average over them."""

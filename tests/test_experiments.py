@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(script: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # it is compiled once and hardly runs
     command = [sys.executable, str(ROOT / "experiments" / script), *flags]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

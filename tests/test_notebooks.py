@@ -8,10 +8,12 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 @pytest.mark.smoke
 @pytest.mark.filterwarnings("default")  # the Jupyter client's own
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook_runs_from_top_to_bottom_and_draws(path):
+def test_notebook_runs_from_top_to_bottom_and_draws(path, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
 
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel chooses its own, which draws into the notebook
+    monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

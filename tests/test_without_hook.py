@@ -13,7 +13,7 @@ from .conftest import AS_USERS
 @pytest.mark.skipif(AS_USERS, reason="this is the outer run's part")
 def test_the_suite_passes_as_users_run_it():
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "PYTEST_"))}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "tests"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(
         command,
         cwd=Path(__file__).parent.parent,
