@@ -7,7 +7,7 @@ import pytest
 
 AS_USERS = os.environ.get("OPKIT_TEST_AS_USERS") == "1"
 
-# Code that runs once is compiled without optimisation, in a third of the time; the experiments' tests are as users run.
+# Code that runs once is compiled without optimisation, in a third of the time.
 flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

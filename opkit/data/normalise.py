@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from solvers import Domain, Frozen
@@ -51,7 +51,7 @@ class Normaliser(Normalisation):
     def __init__(self, mean: Float[Array | np.ndarray, "_"], std: Float[Array | np.ndarray, "_"]):
         if mean.ndim != 1 or mean.shape != std.shape:
             raise ValueError(f"`mean`, `std` have shapes {mean.shape}, {std.shape}; expected (channels,) for both.")
-        if not isinstance(std, jax.core.Tracer) and not np.all(np.asarray(std) > 0):
+        if not isinstance(std, Tracer) and not np.all(np.asarray(std) > 0):
             raise ValueError(f"`std` is {np.asarray(std)}; expected positive numbers (1 for a constant channel).")
         self.mean = Frozen(jnp.asarray(mean))
         self.std = Frozen(jnp.asarray(std))

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -39,7 +40,7 @@ class GroupNorm(eqx.Module):
         """Apply to features with the channels last."""
         if x.shape[-1] != self.scale.size:
             raise ValueError(f"`u` has {x.shape[-1]} channels; expected {self.scale.size}, on the first axis.")
-        y = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(-1, self.groups, x.shape[-1] // self.groups)
+        y = x.astype(np.promote_types(x.dtype, np.float32)).reshape(-1, self.groups, x.shape[-1] // self.groups)
         y = y - y.mean(axis=(0, 2), keepdims=True)
         y = y * lax.rsqrt(jnp.mean(y * y, axis=(0, 2), keepdims=True) + self.eps)
         return (y.reshape(x.shape) * self.scale.astype(y.dtype) + self.shift.astype(y.dtype)).astype(x.dtype)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -79,7 +80,7 @@ class SpectralConv(eqx.Module):
                 f"and one axis for each of `modes` {self.modes}. Batches come from jax.vmap."
             )
         shape = x.shape[:-1]
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = np.promote_types(x.dtype, np.float32)
         modes = tuple(min(m, (n + 1) // 2) for m, n in zip(self.modes, shape, strict=True))
         real, imag = (self._kept(w, modes).astype(dtype) for w in (self.real, self.imag))
         if self.transform == "matrix" or (self.transform == "auto" and prefers_matrix(modes)):

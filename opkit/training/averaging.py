@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -33,7 +34,7 @@ def ema_parameters(decay: float) -> optax.GradientTransformation:
         raise ValueError(f"`decay` is {decay}; expected 0 <= decay < 1, such as 0.999.")
 
     def init(params):
-        average = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
+        average = jax.tree.map(lambda p: jnp.zeros(p.shape, np.promote_types(p.dtype, np.float32)), params)
         return EmaState(average, jnp.zeros((), jnp.result_type(float)))
 
     def update(updates, state, params=None):

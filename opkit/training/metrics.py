@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from solvers import Domain, Grid, Points
@@ -75,7 +76,7 @@ def _fields(prediction: Array, target: Array, domain: Domain | None) -> tuple[Ar
         raise ValueError(f"`prediction` has shape {prediction.shape}, `target` {target.shape}; expected the same.")
     if domain is not None and target.shape[1:] != domain.shape:
         raise ValueError(f"`target` has shape {target.shape}; expected (channels, *{domain.shape}) on `domain`.")
-    wide = jnp.promote_types(target.dtype, jnp.float32)
+    wide = np.promote_types(target.dtype, np.float32)
     if isinstance(domain, Points) and domain.mask is not None:
         prediction, target = (jnp.where(domain.mask, u, 0) for u in (prediction, target))
     return prediction.astype(wide), target.astype(wide)

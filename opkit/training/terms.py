@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
@@ -53,7 +54,7 @@ class Term(eqx.Module):
             )
         if count is None:
             count = values.size if mask is None else mask.sum() * (values.size // max(mask.size, 1))
-        wide = jnp.promote_types(values.dtype, jnp.float32)  # sixteen bits neither count nor sum a batch
+        wide = np.promote_types(values.dtype, np.float32)  # sixteen bits neither count nor sum a batch
         self.values = values
         self.kind = kind
         self.weight = jnp.asarray(weight, wide)
