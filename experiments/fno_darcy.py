@@ -95,8 +95,6 @@ PEER = Config(
     symmetric=False,
     batch_size=64,
     weight_decay=1e-4,
-    l2_weight=0.0,
-    h1_weight=1.0,
 )
 SMOKE = {
     "resolution": 4,

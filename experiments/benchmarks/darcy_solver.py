@@ -62,7 +62,9 @@ class Config:
 def coefficients(grid: Grid, low: float, high: float, count: int, seed: int) -> jax.Array:
     """Two-valued fields `(count, *n)`: the same functions at every resolution."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(count))
-    draw = lambda key: gaussian_random_field(grid, PowerSpectrum(2.0, 3.0), basis="neumann", modes=24, key=key)
+    draw = lambda key: gaussian_random_field(
+        grid, PowerSpectrum(2.0, 3.0), basis="neumann", modes=24, zero_mean=True, key=key
+    )
     return jnp.where(jax.jit(jax.vmap(draw))(keys) >= 0, high, low)
 
 
