@@ -68,7 +68,7 @@ class Config:
     resolution: int = 16
     """Points per axis to draw the training set on."""
     samples: int = 1000
-    """Training samples to draw; a tenth as many are drawn to test."""
+    """Training samples to draw; a twentieth as many are drawn to test."""
     holdout: int = 0
     """For tuning: test on this many of the training samples, and leave the tests alone."""
 
@@ -98,7 +98,7 @@ PEER = Config(
 )
 SMOKE = {
     "resolution": 4,
-    "samples": 40,
+    "samples": 60,
     "batch_size": 8,
     "fno": Arm(width=8, depth=2, epochs=2, learning_rate=1e-2),
     "resnet": Arm(width=8, depth=2, epochs=2, learning_rate=2e-3),
@@ -171,7 +171,7 @@ def nearest(problem: Problem, x: np.ndarray, grid: Grid) -> np.ndarray:
 def main(config: Config, run: Run) -> dict[str, float]:
     """Train both arms on one problem and measure them and the baselines at every resolution."""
     if config.data is None:
-        problem = draw_darcy(config.resolution, config.samples, config.samples // 10, run)
+        problem = draw_darcy(config.resolution, config.samples, config.samples // 20, run)
     else:
         problem = read_darcy(config.data, config.placement)
     if config.holdout:

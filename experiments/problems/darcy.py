@@ -61,7 +61,7 @@ def draw_darcy(resolution: int, samples: int, tests: int, run: Run, *, low: floa
 
     @jax.jit
     def draw(keys: jax.Array) -> tuple[dict[str, Any], dict[str, Any], EllipticSolution]:
-        solution = lax.map(lambda key: solve_darcy(coefficient(key, fine), fine), keys, batch_size=32)
+        solution = lax.map(lambda key: solve_darcy(coefficient(key, fine), fine), keys, batch_size=8)
         x = {name: jax.vmap(lambda key, g=grid: coefficient(key, g))(keys) for name, grid in grids.items()}
         y = {name: _cell_means(solution.value, grid.shape) for name, grid in grids.items()}
         return x, y, solution
