@@ -12,7 +12,7 @@ and at twice and four times that. A file holds `x_train, y_train, x_test, y_test
 Beside the operator stand a residual network with as many parameters, trained for as many seconds; the mean solution;
 the solution of the nearest training coefficient; and the classical solver on the test's own grid, the two values of the
 coefficient fitted to training samples. Figures are means over the test samples of the relative error. What was tuned
-was tuned on `--holdout`, a part of the training set. One seed takes about three minutes on 2 cores; on a GPU it would
+was tuned on `--holdout`, a part of the training set. One seed takes about four minutes on 2 cores; on a GPU it would
 be seconds, and a minute of compilation.
 
 Li et al. (2021), Fourier neural operator for parametric partial differential equations, arXiv:2010.08895.

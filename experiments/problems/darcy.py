@@ -135,7 +135,7 @@ def interpolated(fields: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
 
 
 def plot_darcy(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str) -> Any:
-    """A figure with one row a resolution: coefficient, solution, prediction (on one scale) and their difference.
+    """A figure with one row a resolution: coefficient, solution, prediction (on one scale) and prediction minus solution.
 
     **Arguments:** `rows`: by resolution `(coefficient, solution, prediction)`, `(n, n)` each.
     """
@@ -150,7 +150,7 @@ def plot_darcy(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ti
             ("coefficient $a$", a, {"cmap": "cividis"}),
             ("solution $u$", u, scale),
             ("prediction", prediction, scale),
-            (f"prediction $-$ $u$ (rel. $L^2$ {relative:.3f})", error, {"cmap": "RdBu_r", **_symmetric(error)}),
+            (f"error, {100 * relative:.1f} % in $L^2$", error, {"cmap": "RdBu_r", **_symmetric(error)}),
         ]
         for axis, (label, field, options) in zip(line, panels, strict=True):
             image = axis.imshow(field.T, origin="lower", extent=(0, 1, 0, 1), **options)
