@@ -135,7 +135,7 @@ def interpolated(fields: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
 
 
 def plot_darcy(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str) -> Any:
-    """A figure with one row a resolution: coefficient, solution, prediction (on one scale) and prediction minus solution.
+    """A row a resolution: coefficient, solution and prediction (on one scale), prediction minus solution.
 
     **Arguments:** `rows`: by resolution `(coefficient, solution, prediction)`, `(n, n)` each.
     """
