@@ -35,9 +35,8 @@ class FiLM(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        keys = jax.random.split(key)
-        self.inner = Pointwise(parameters, hidden, key=keys[0])
-        self.outer = jax.tree.map(jnp.zeros_like, Pointwise(hidden, 2 * channels, key=keys[1]))
+        self.inner = Pointwise(parameters, hidden, key=key)
+        self.outer = jax.tree.map(jnp.zeros_like, Pointwise(hidden, 2 * channels, key=key))
         self.activation = activation
 
     def __call__(self, u: Float[Array, "c *n"], a: Float[Array, " p"]) -> Float[Array, "c *n"]:

@@ -12,6 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .initial import uniform
+
 Boundary = Literal["periodic", "zero", "reflect", "replicate"]
 
 _NUMPY_MODE = {"periodic": "wrap", "zero": "constant", "reflect": "reflect", "replicate": "edge"}
@@ -79,9 +81,8 @@ class Conv(eqx.Module):
             raise ValueError(f"`dilation` is {dilation}; expected at least 1.")
         self.boundary, self.dilation = rules, dilation
         bound = (in_channels * prod(kernel)) ** -0.5
-        keys = jax.random.split(key)
-        self.weight = jax.random.uniform(keys[0], shape, minval=-bound, maxval=bound)
-        self.bias = jax.random.uniform(keys[1], (out_channels,), minval=-bound, maxval=bound)
+        self.weight = uniform(jax.random.fold_in(key, 0), shape, bound)
+        self.bias = uniform(jax.random.fold_in(key, 1), (out_channels,), bound)
 
     def __call__(self, u: Float[Array, "cin *n"]) -> Float[Array, "cout *n"]:
         """Apply to one sample."""

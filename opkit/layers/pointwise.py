@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .initial import uniform
+
 Skip = Literal["linear", "soft-gating", "identity"]
 
 
@@ -30,8 +32,7 @@ class Pointwise(eqx.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, use_bias: bool = True, key: PRNGKeyArray):
         bound = in_channels**-0.5
-        # one draw for both: compiling the generator for a shape is most of what building a model costs
-        drawn = jax.random.uniform(key, (out_channels, in_channels + use_bias), minval=-bound, maxval=bound)
+        drawn = uniform(key, (out_channels, in_channels + use_bias), bound)
         self.weight = drawn[:, :in_channels]
         self.bias = drawn[:, in_channels] if use_bias else None
 
@@ -63,9 +64,8 @@ class ChannelMLP(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        keys = jax.random.split(key)
-        self.inner = Pointwise(in_channels, hidden, key=keys[0])
-        self.outer = Pointwise(hidden, out_channels, key=keys[1])
+        self.inner = Pointwise(in_channels, hidden, key=jax.random.fold_in(key, 0))
+        self.outer = Pointwise(hidden, out_channels, key=jax.random.fold_in(key, 1))
         self.activation = activation
 
     def __call__(self, u: Float[Array, "cin *n"]) -> Float[Array, "cout *n"]:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .fourier import box_of, coefficients_by_fft, coefficients_by_matrix, field_by_fft, field_by_matrix
+from .initial import normal
 
 Transform = Literal["auto", "fft", "matrix"]
 
@@ -64,7 +64,8 @@ class SpectralConv(eqx.Module):
             raise ValueError(f"`transform` is {transform!r}; expected one of {get_args(Transform)}.")
         self.transform = transform
         shape = (*box_of(self.modes), out_channels, in_channels)
-        self.real, self.imag = (2 * in_channels) ** -0.5 * jax.random.normal(key, (2, *shape))
+        drawn = normal(key, (2, *shape), (2 * in_channels) ** -0.5)
+        self.real, self.imag = drawn[0], drawn[1]
         self.bias = jnp.zeros(out_channels) if use_bias else None
 
     def __call__(self, u: Float[Array, "cin *n"]) -> Float[Array, "cout *n"]:

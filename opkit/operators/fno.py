@@ -139,14 +139,14 @@ class FNO(eqx.Module):
             raise ValueError(f"`padding` is {padding}; expected a fraction of the box >= 0, or one for each axis.")
         self.padding = tuple(float(p) for p in fractions)
         self.coordinates, self.conditioning, self.activation = coordinates, conditioning, activation
-        lift_key, project_key, key = jax.random.split(key, 3)
+        lift_key, project_key, key = (jax.random.fold_in(key, i) for i in range(3))
         hidden = [max(1, int(ratio * width)) for ratio in (lifting_ratio, projection_ratio, mlp_ratio)]
         lifted = in_channels + len(self.modes) * coordinates
         self.lift = ChannelMLP(lifted, hidden[0], width, activation=activation, key=lift_key)
         self.project = ChannelMLP(width, hidden[1], out_channels, activation=activation, key=project_key)
         blocks = []
-        for block_key in jax.random.split(key, depth):
-            keys = jax.random.split(block_key, 5)
+        for i in range(depth):
+            keys = [jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(5)]
             blocks.append(
                 FNOBlock(
                     spectral=SpectralConv(width, width, self.modes, transform=transform, key=keys[0]),

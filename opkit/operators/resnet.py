@@ -90,12 +90,12 @@ class ResNet(eqx.Module):
             raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
         self.in_channels, self.ndim, self.coordinates = in_channels, ndim, coordinates
         self.conditioning, self.activation = conditioning, activation
-        lift_key, project_key, key = jax.random.split(key, 3)
+        lift_key, project_key, key = (jax.random.fold_in(key, i) for i in range(3))
         self.lift = Pointwise(in_channels + ndim * coordinates, width, key=lift_key)
         self.project = Pointwise(width, out_channels, key=project_key)
         blocks = []
-        for i, block_key in enumerate(jax.random.split(key, depth)):
-            keys = jax.random.split(block_key, 3)
+        for i in range(depth):
+            keys = [jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(3)]
             first, second = (
                 Conv(width, width, (kernel,) * ndim, boundary=boundary, dilation=dilations[i % len(dilations)], key=k)
                 for k in keys[:2]

@@ -38,7 +38,8 @@ def init_state(
     """
     trained, _ = partition(model, trainable)
     carry = jax.tree.map(lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, carry)
-    return TrainState(model, optimiser.init(trained), carry, jnp.zeros((), jnp.int32))
+    # compiled as one program: Optax would compile zeros for every shape
+    return TrainState(model, eqx.filter_jit(optimiser.init)(trained), carry, jnp.zeros((), jnp.int32))
 
 
 def partition(model: PyTree, trainable: Callable[[str], bool] | None = None) -> tuple[Any, Any]:
