@@ -1,12 +1,13 @@
 """The signatures in which pieces meet. Structural types: a lambda or somebody else's module fits if its call does."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .grid import Domain
 
 
+@runtime_checkable
 class Field(Protocol):
     """A function of one point: `field(x)`, `x: (d,)` (time first, `(t, x, y)`), giving `(channels,)`."""
 
@@ -15,6 +16,7 @@ class Field(Protocol):
         ...
 
 
+@runtime_checkable
 class Operator(Protocol):
     """Maps a function given by its values `(cin, *n)` on `domain` to another evaluated on `query`, `(cout, *m)`.
 
@@ -35,6 +37,7 @@ class Operator(Protocol):
         ...
 
 
+@runtime_checkable
 class VectorField(Protocol):
     """The right-hand side of `du/dt = f(t, u, args)`, in Diffrax's order of arguments."""
 
@@ -43,6 +46,7 @@ class VectorField(Protocol):
         ...
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """Advances a state `(channels, *n)` by one fixed step of time."""
 
@@ -51,6 +55,7 @@ class Stepper(Protocol):
         ...
 
 
+@runtime_checkable
 class Residual(Protocol):
     """`residual(candidate, where)` is an array `(equations, ...)` that vanishes where the physics holds."""
 

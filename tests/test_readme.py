@@ -29,7 +29,7 @@ def test_main_command_runs_an_experiment_that_exists():
 
 @pytest.mark.dtype
 def test_example_composes_and_its_gradient_is_right():
-    (example,) = blocks("python")
+    example, _ = blocks("python")
     names: dict = {}
     exec(example, names)
     a, value, gradient = jnp.exp(names["field"]), names["value"], names["gradient"]
@@ -41,6 +41,18 @@ def test_example_composes_and_its_gradient_is_right():
         assert float(jnp.sum(gradient * direction)) == pytest.approx(float(slope), rel=1e-6)
     else:
         assert jnp.all(jnp.isfinite(gradient))
+
+
+@pytest.mark.dtype
+def test_equation_of_ones_own_steps_and_its_gradient_is_right():
+    _, example = blocks("python")
+    names: dict = {}
+    exec(example, names)
+    assert 0.1 < names["energy_now"] < 10
+    step, tolerance = (1e-5, 1e-6) if names["start"].dtype == jnp.float64 else (1e-2, 0.02)
+    energy = jax.jit(names["energy"])
+    slope = (energy(0.5 + step) - energy(0.5 - step)) / (2 * step)
+    assert float(names["sensitivity"]) == pytest.approx(float(slope), rel=tolerance)
 
 
 def test_links_lead_somewhere():

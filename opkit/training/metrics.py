@@ -8,12 +8,11 @@ float32 at least. All raise `ValueError` for fields that do not lie on the domai
 
 from typing import Literal, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from solvers import Domain, Grid, Points
+from solvers import Domain, Grid, Points, spectral
 
 
 def relative_l2(
@@ -104,12 +103,7 @@ def _spectral(u: Array, grid: Grid, axis: int) -> Array:
             f"`derivative` is 'spectral', but axis {axis} of `domain` is {grid.placement[axis]!r}; expected periodic"
             " fields on 'left' axes, or derivative='differences'."
         )
-    n = grid.shape[axis]
-    along = axis - grid.ndim
-    modes = jnp.arange(n // 2 + 1, dtype=u.dtype)
-    modes = jnp.where(2 * modes == n, 0, modes) * (2 * jnp.pi / grid.extent[axis])
-    factor = jax.lax.complex(jnp.zeros_like(modes), modes).reshape(-1, *(1,) * (-along - 1))
-    return jnp.fft.irfft(factor * jnp.fft.rfft(u, axis=along), n, axis=along)
+    return spectral.derivative(u, grid, axis)
 
 
 def _differences(u: Array, grid: Grid, axis: int) -> Array:
