@@ -87,13 +87,18 @@ class ETDRK(eqx.Module):
         return self.decode(self.advance(self.encode(u)))
 
     @property
+    def equation(self) -> Equation:
+        """The equation stepped."""
+        return self.held.value[0]
+
+    @property
     def dt(self) -> Float[Array, ""]:
         """The step."""
         return self.held.value[2]
 
     def encode(self, u: Float[Array, "c *n"]) -> Complex[Array, "m *k"]:
         """The coefficients of a state."""
-        equation, _, _ = self.held.tree
+        equation = self.equation
         channels = equation.channels(self.space.grid.ndim) * (1 if equation.real else 2)
         if u.ndim != 1 + self.space.grid.ndim or len(u) != channels:
             raise ValueError(

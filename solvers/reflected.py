@@ -155,7 +155,7 @@ class Reflected(eqx.Module):
     def _smooth(self) -> Float[Array, "c *n"]:
         """Some state with the symmetries and, in their limits, nothing else particular about it."""
         space, grid = self.stepper.space, self.reflection.grid
-        components = self.stepper.held.tree[0].channels(grid.ndim)
+        components = self.stepper.equation.channels(grid.ndim)
         channels = components if space.real else 2 * components
         rows = self.reflection.basis * (channels if len(self.reflection.basis) == 1 else 1)
         fields = []

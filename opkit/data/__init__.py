@@ -1,4 +1,11 @@
+from .bench import BENCH as BENCH
+from .bench import Draw as Draw
+from .bench import Recipe as Recipe
 from .fingerprint import content_hash as content_hash
+from .generate import BlowUpError as BlowUpError
+from .generate import generate as generate
+from .layouts import read_pdebench as read_pdebench
+from .layouts import read_well as read_well
 from .normalise import Identity as Identity
 from .normalise import Normalisation as Normalisation
 from .normalise import Normalised as Normalised
@@ -12,3 +19,6 @@ from .sources import HDF5Source as HDF5Source
 from .sources import Source as Source
 from .sources import count_samples as count_samples
 from .sources import index_stream as index_stream
+from .trajectories import Trajectories as Trajectories
+from .trajectories import WindowSource as WindowSource
+from .trajectories import read_trajectories as read_trajectories
