@@ -1,4 +1,6 @@
 from . import spectral as spectral
+from .adaptive import ETD43 as ETD43
+from .adaptive import ExponentialInterpolation as ExponentialInterpolation
 from .boundary import Condition as Condition
 from .boundary import Dirichlet as Dirichlet
 from .boundary import Neumann as Neumann
@@ -47,6 +49,15 @@ from .rollout import Rollout as Rollout
 from .rollout import TransformStepper as TransformStepper
 from .rollout import repeat as repeat
 from .rollout import rollout as rollout
+from .stochastic import Stochastic as Stochastic
 from .symmetry import Edge as Edge
 from .symmetry import Symmetry as Symmetry
 from .symmetry import symmetries as symmetries
+from .symplectic import Phase as Phase
+from .symplectic import Symplectic as Symplectic
+from .symplectic import SymplecticOrder as SymplecticOrder
+from .vector_field import GridVectorField as GridVectorField
+from .vector_field import ModewiseSolver as ModewiseSolver
+from .vector_field import SpectralVectorField as SpectralVectorField
+from .vector_field import spectral_vector_field as spectral_vector_field
+from .vector_field import vector_field as vector_field

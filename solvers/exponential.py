@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
 from .equations import Equation
+from .equations.equation import apply_symbol, check_state, fourier_space
 from .fourier import Dealiasing, Fourier
 from .frozen import Frozen, frozen_unless_traced
 from .grid import Grid
@@ -69,11 +70,14 @@ class ETDRK(eqx.Module):
             raise ValueError(f"`order` is {order}; expected one of {get_args(Order)}.")
         if not isinstance(dt, Tracer) and not (np.isfinite(dt) and dt > 0):
             raise ValueError(f"`dt` is {dt}; expected a positive, finite step.")
-        equation.channels(grid.ndim)  # refuses dimensions that the equation does not have
-        space = Fourier(grid, degree=equation.degree, dealiasing=dealiasing, real=equation.real, dtype=dtype)
+        space = fourier_space(equation, grid, dealiasing, dtype)
         self.space, self.order = space, order
         step = jnp.asarray(dt, space.dtype)
-        tables = _tables(equation.linear(space), step, space, order)
+        v = jax.ShapeDtypeStruct(
+            (equation.channels(grid.ndim), *space.shape), np.result_type(space.dtype, np.complex64)
+        )
+        is_linear = jax.eval_shape(lambda v: equation.nonlinear(space, v, step), v) is None
+        tables = _tables(equation.linear(space), step, space, 0 if is_linear else order)
         traced = any(isinstance(table, Tracer) for table in tables)
         if not traced and not all(jnp.isfinite(table).all() for table in tables):
             raise ValueError(
@@ -98,13 +102,7 @@ class ETDRK(eqx.Module):
 
     def encode(self, u: Float[Array, "c *n"]) -> Complex[Array, "m *k"]:
         """The coefficients of a state."""
-        equation = self.equation
-        channels = equation.channels(self.space.grid.ndim) * (1 if equation.real else 2)
-        if u.ndim != 1 + self.space.grid.ndim or len(u) != channels:
-            raise ValueError(
-                f"`u` has shape {u.shape}; {type(equation).__name__} has states ({channels}, *{self.space.grid.shape})"
-                ", the channels first. Batches come from jax.vmap."
-            )
+        check_state(self.equation, self.space, u)
         return self.space.cast(u.dtype).encode(u)
 
     def decode(self, u_hat: Complex[Array, "m *k"]) -> Float[Array, "c *n"]:
@@ -117,10 +115,6 @@ class ETDRK(eqx.Module):
         space = self.space.cast(u_hat.dtype)
         tables = [_as_precise(table, u_hat.dtype) for table in tables]
         t, dt = jnp.asarray(t, space.dtype), dt.astype(space.dtype)
-        matrix = tables[0].ndim == u_hat.ndim + 1
-
-        def times(table: Array, v: Array) -> Array:
-            return jnp.sum(table * v, 1) if matrix else table * v
 
         def rest(v: Array, t: Array) -> Array:
             n = equation.nonlinear(space, v, t)
@@ -129,23 +123,28 @@ class ETDRK(eqx.Module):
 
         n_u = equation.nonlinear(space, u_hat, t)
         if n_u is None:
-            return times(tables[0], u_hat)
+            return apply_symbol(tables[0], u_hat)
         if self.order == 1:
             whole, first = tables
-            return times(whole, u_hat) + times(first, n_u)
+            return apply_symbol(whole, u_hat) + apply_symbol(first, n_u)
         if self.order == 2:
             whole, first, second = tables
-            a = times(whole, u_hat) + times(first, n_u)
-            return a + times(second, rest(a, t + dt) - n_u)
+            a = apply_symbol(whole, u_hat) + apply_symbol(first, n_u)
+            return a + apply_symbol(second, rest(a, t + dt) - n_u)
         whole, half, stage, first, middle, last = tables
-        start = times(half, u_hat)
-        a = start + times(stage, n_u)
+        start = apply_symbol(half, u_hat)
+        a = start + apply_symbol(stage, n_u)
         n_a = rest(a, t + dt / 2)
-        b = start + times(stage, n_a)
+        b = start + apply_symbol(stage, n_a)
         n_b = rest(b, t + dt / 2)
-        c = times(half, a) + times(stage, 2 * n_b - n_u)
+        c = apply_symbol(half, a) + apply_symbol(stage, 2 * n_b - n_u)
         n_c = rest(c, t + dt)
-        return times(whole, u_hat) + times(first, n_u) + times(middle, n_a + n_b) + times(last, n_c)
+        return (
+            apply_symbol(whole, u_hat)
+            + apply_symbol(first, n_u)
+            + apply_symbol(middle, n_a + n_b)
+            + apply_symbol(last, n_c)
+        )
 
 
 def phi(z: Inexact[Array, "..."], last: int) -> list[Inexact[Array, "..."]]:
@@ -188,7 +187,7 @@ def _tables(symbol: Array, dt: Array, space: Fourier, order: int) -> list[Array]
     """What `advance` multiplies by; those for `N` vanish where the space keeps nothing, and so drop its aliases."""
     evaluate = phi_matrix if symbol.ndim == space.grid.ndim + 2 else phi
     z = symbol * dt
-    if space.degree == 1:
+    if order == 0:  # of a linear equation
         return evaluate(z, 0)
     mask = jnp.asarray(space.mask, space.dtype)
     whole, *rest = evaluate(z, 3 if order == 4 else order)

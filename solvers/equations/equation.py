@@ -4,9 +4,12 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ..fourier import Fourier
+from ..fourier import Dealiasing, Fourier
+from ..grid import Grid
 
 
 class Equation(eqx.Module):
@@ -38,3 +41,24 @@ class Equation(eqx.Module):
     ) -> Complex[Array, "c *k"] | None:
         """The coefficients of `N(t, u)`, or `None` for a linear equation. The coefficients that `space` does not keep
         vanish in `u_hat`, and are ignored in the result."""
+
+
+def apply_symbol(symbol: Inexact[Array, "..."], u_hat: Complex[Array, "m *k"]) -> Complex[Array, "m *k"]:
+    """A symbol times coefficients: elementwise, or as matrices `(m, m, *k)`."""
+    return jnp.sum(symbol * u_hat, 1) if symbol.ndim == u_hat.ndim + 1 else symbol * u_hat
+
+
+def check_state(equation: Equation, space: Fourier, u: Float[Array, "..."]) -> None:
+    """Refuses a state `u` without the equation's channels or the grid's axes."""
+    expected = (equation.channels(space.grid.ndim) * (1 if equation.real else 2), *space.grid.shape)
+    if u.shape != expected:
+        raise ValueError(
+            f"`u` has shape {u.shape}; {type(equation).__name__} has states {expected} here, the channels first. "
+            "Batches come from jax.vmap."
+        )
+
+
+def fourier_space(equation: Equation, grid: Grid, dealiasing: Dealiasing, dtype: DTypeLike | None) -> Fourier:
+    """The space in which an equation is solved; `ValueError` for a grid it cannot have."""
+    equation.channels(grid.ndim)  # refuses dimensions that the equation does not have
+    return Fourier(grid, degree=equation.degree, dealiasing=dealiasing, real=equation.real, dtype=dtype)

@@ -33,6 +33,23 @@ class Reaction(Equation):
         return space.from_points(-self.rate * space.to_points(u_hat) ** 2).at[:, 0].add(self.push * t * n)
 
 
+class Source(Equation):
+    """`u_t = nu u_xx + rate`: no product, and yet not linear."""
+
+    nu: float
+    rate: float
+    degree = 1
+
+    def channels(self, ndim):
+        return 1
+
+    def linear(self, space):
+        return self.nu * space.laplacian
+
+    def nonlinear(self, space, u_hat, t):
+        return jnp.zeros_like(u_hat).at[:, 0].set(self.rate * space.grid.shape[0])
+
+
 class Rotation(Equation):
     """Two components that turn into each other, damped at the wavenumber's rate."""
 
@@ -151,3 +168,10 @@ def test_precision_follows_the_state():
 def test_errors(build, match):
     with pytest.raises(ValueError, match=match):
         build()
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_a_source_is_integrated_exactly(order):
+    u = jnp.sin(2 * jnp.pi * Grid(8).coordinates())
+    decay = np.exp(-0.1 * (2 * np.pi) ** 2 * 0.5)
+    np.testing.assert_allclose(ETDRK(Source(0.1, 3.0), Grid(8), 0.5, order=order)(u), decay * u + 1.5, atol=1e-14)
