@@ -1,0 +1,84 @@
+"""Trajectories of a partial differential equation in memory, and pairs of states along them."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .files import open_hdf5, read_array
+from .pairs import check_finite
+from .sources import Source
+
+
+class Trajectories(NamedTuple):
+    """What a file of trajectories holds; arrays are NumPy's.
+
+    - `states`: `(samples, time, channels, *n)`; `channels`: their names.
+    - `times`: `(time,)`, or `(samples, time)` where samples have their own.
+    - `axes`: the coordinates along each axis of space, `(n_j,)` each; empty where the file does not give them.
+    - `boundary`: per axis `"periodic"`, `"wall"`, `"open"`, `""` (unknown), or two of them with a `/` between.
+    - `constants`: fields that do not change in time, `(samples, *n)` each.
+    - `parameters`: numbers by name, `()` where common to all, `(samples,)`, or with an axis of time behind.
+    """
+
+    states: Float[np.ndarray, "samples time c *n"]
+    channels: tuple[str, ...]
+    times: Float[np.ndarray, "..."]
+    axes: tuple[Float[np.ndarray, " _"], ...]
+    boundary: tuple[str, ...]
+    constants: Mapping[str, np.ndarray]
+    parameters: Mapping[str, np.ndarray]
+
+
+def read_trajectories(path: str | os.PathLike[str], part: str = "train") -> Trajectories:
+    """Read the `"train"` or `"test"` trajectories of a file that `generate` made.
+
+    **Raises:** `ValueError` for a damaged file or one of another making. `FileNotFoundError`.
+    """
+    file, arrays = open_hdf5(path)
+    with file:
+        states = read_array(path, arrays, f"u_{part}")
+        axes = tuple(read_array(path, arrays, name) for name in "xyz"[: states.ndim - 3])
+        coefficients = dict(arrays.get(f"parameters_{part}", {}))
+        parameters = {name: read_array(path, coefficients, name) for name in coefficients}
+        boundary = tuple(str(side) for side in file.attrs.get("boundary", [""] * len(axes)))
+        channels = tuple(f"u{i}" for i in range(states.shape[2]))
+        check_finite(f"{path}: 'u_{part}'", states, np.arange(len(states)))
+        return Trajectories(states, channels, read_array(path, arrays, "t"), axes, boundary, {}, parameters)
+
+
+class WindowSource(Source):
+    """All pairs of a state and what follows it, as `(x, y)`: what `fit` and `evaluate` take.
+
+    A sample is a trajectory and a frame of it: `x` is that frame, `(c, *n)`, and `y` the frame `every` later; with
+    `steps`, `y` is `(steps, c, *n)`, the frames `every`, `2 every`, ... later, to train over several steps.
+
+    **Arguments:** `states`: `(samples, time, c, *n)`, an array, or an HDF5 dataset that stays on disk.
+
+    **Raises:** `ValueError` for too few axes, numbers below 1, or trajectories too short for a pair.
+    """
+
+    def __init__(self, states: Any, *, every: int = 1, steps: int | None = None):
+        if len(states.shape) < 4 or not states.shape[0]:
+            raise ValueError(f"`states` has shape {tuple(states.shape)}; expected (samples, time, channels, *n).")
+        if every < 1 or (steps is not None and steps < 1):
+            raise ValueError(f"`every` is {every}, `steps` {steps}; expected 1 or more.")
+        self._states, self._every, self._steps = states, every, steps
+        self._windows = states.shape[1] - every * (steps or 1)
+        if self._windows < 1:
+            raise ValueError(
+                f"`states` has {states.shape[1]} frames; {steps or 1} steps of {every} frames need "
+                f"{every * (steps or 1) + 1}."
+            )
+
+    def __len__(self) -> int:
+        return self._states.shape[0] * self._windows
+
+    def take(self, indices: Int[np.ndarray, " batch"]) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of those numbers; sample `i` begins at frame `i % w` of trajectory `i // w`, of `w` possible."""
+        span = self._every * (self._steps or 1) + 1
+        begins = zip(*np.divmod(indices, self._windows), strict=True)
+        windows = np.stack([self._states[sample, frame : frame + span : self._every] for sample, frame in begins])
+        return windows[:, 0], windows[:, 1] if self._steps is None else windows[:, 1:]
