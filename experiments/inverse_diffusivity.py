@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix
-from problems.inverse import lbfgs, posterior_variance, whitened
+from problems.inverse import lbfgs, posterior_variance
 
 from opkit.data import content_hash
 from opkit.training import Run, launch
@@ -32,6 +32,7 @@ from solvers import (
     Grid,
     PowerSpectrum,
     gaussian_random_field,
+    karhunen_loeve,
     solve_elliptic,
 )
 
@@ -85,8 +86,7 @@ def main(config: Config, run: Run) -> dict[str, float]:
     data = exact + deviation * jax.random.normal(run.key, exact.shape)
     run.record_data(content_hash((np.asarray(places), np.asarray(data))))
 
-    white = whitened(grid, prior, basis="neumann", modes=config.modes)
-    log_a = lambda xi: white(xi.reshape(config.modes, config.modes))
+    log_a = lambda xi: karhunen_loeve(xi.reshape((config.modes,) * 2), grid, prior, basis="neumann")
     misfits = lambda xi: (pressures(log_a(xi), grid)[0] - data) / deviation
     residuals = lambda xi, _=None: jnp.concatenate([misfits(xi), xi])
     start = jnp.zeros(config.modes**2)

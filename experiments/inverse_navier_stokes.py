@@ -28,12 +28,12 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import optimistix
-from problems.inverse import jacobian_by_rows, lbfgs, posterior_variance, whitened
+from problems.inverse import jacobian_by_rows, lbfgs, posterior_variance
 from problems.vorticity import plot_vorticity
 
 from opkit.data import content_hash
-from opkit.training import Run, launch
-from solvers import ETDRK, Grid, PowerSpectrum, gaussian_random_field, rollout
+from opkit.training import Run, RunError, launch
+from solvers import ETDRK, Grid, PowerSpectrum, gaussian_random_field, karhunen_loeve, rollout
 from solvers.equations import KolmogorovForcing, NavierStokes2D
 
 
@@ -105,12 +105,14 @@ def main(config: Config, run: Run) -> dict[str, float]:
         config.viscosity, config.amplitude, draw(fine), fine, 2 * config.steps
     )[:, ::2, ::2]
     exact = later.reshape(len(OBSERVED), -1)[:, sensors]
+    if not jnp.isfinite(later).all():
+        raise RunError(f"The flow that makes the data blew up: `steps` {config.steps} are too few for its velocity.")
     deviation = config.noise * jnp.sqrt(jnp.mean(exact**2))
     data = exact + deviation * jax.random.normal(run.key, exact.shape)
     run.record_data(content_hash((np.asarray(sensors), np.asarray(data))))
 
-    white = whitened(grid, prior, basis="periodic", modes=config.modes)
-    initial = lambda xi: white(xi[2:].reshape(config.modes, config.modes).at[0, 0].set(0))
+    white = lambda xi: karhunen_loeve(xi, grid, prior, basis="periodic", zero_mean=True)
+    initial = lambda xi: white(xi[2:].reshape((config.modes,) * 2))
     coefficients = lambda xi: (config.viscosity_guess * jnp.exp(xi[0]), config.amplitude_guess * jnp.exp(xi[1]))
     predicted = lambda xi: flow(*coefficients(xi), initial(xi), grid, config.steps)
     misfits = jax.jit(lambda xi: ((predicted(xi).reshape(len(OBSERVED), -1)[:, sensors] - data) / deviation).ravel())

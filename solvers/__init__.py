@@ -38,6 +38,7 @@ from .random_fields import PowerSpectrum as PowerSpectrum
 from .random_fields import Spectrum as Spectrum
 from .random_fields import WhiteSpectrum as WhiteSpectrum
 from .random_fields import gaussian_random_field as gaussian_random_field
+from .random_fields import karhunen_loeve as karhunen_loeve
 from .reflected import Reflected as Reflected
 from .reflected import Reflection as Reflection
 from .roles import Field as Field

@@ -128,25 +128,44 @@ def gaussian_random_field(
 
     **Raises:** `ValueError` for an unknown basis, fewer than one mode, another number of `modes` than axes,
     or `zero_mean` with the `dirichlet` basis."""
-    if basis not in get_args(Basis):
-        raise ValueError(f"`basis` is {basis!r}; expected one of {get_args(Basis)}.")
     counts = (modes,) * grid.ndim if isinstance(modes, int) else tuple(modes)
     if len(counts) != grid.ndim or min(counts) < 1:
         raise ValueError(f"`modes` is {modes} for {grid.ndim} axes; give a positive number, or one an axis.")
+    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    return karhunen_loeve(jax.random.normal(key, counts, dtype), grid, spectrum, basis=basis, zero_mean=zero_mean)
+
+
+def karhunen_loeve(
+    xi: Float[Array, " *k"], grid: Grid, spectrum: Spectrum, *, basis: Basis, zero_mean: bool = False
+) -> Float[Array, " *n"]:
+    """The field `sum_k sqrt(S(lambda_k)) xi_k phi_k` of given `xi`, one an eigenfunction.
+
+    Linear in `xi`, and for standard normal ones what `gaussian_random_field` draws: so `xi` are the coordinates in
+    which such a field, as a prior, is white.
+
+    **Arguments:** `xi`: `(*modes,)`, with one axis for each of the grid's. The others as for `gaussian_random_field`.
+
+    **Returns:** `(*n,)`, of the dtype of `xi`.
+
+    **Raises:** `ValueError` for an unknown basis, another number of axes, or `zero_mean` with the `dirichlet` basis.
+    """
+    if basis not in get_args(Basis):
+        raise ValueError(f"`basis` is {basis!r}; expected one of {get_args(Basis)}.")
+    if xi.ndim != grid.ndim:
+        raise ValueError(f"`xi` has shape {xi.shape}; expected one axis of modes for each of the {grid.ndim} axes.")
     if zero_mean and basis == "dirichlet":
         raise ValueError("`zero_mean` has no meaning in the 'dirichlet' basis, which has no constant; leave it out.")
-    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
-    axes = zip(grid._host_axes(), grid.lower, grid.extent, counts, strict=True)
+    axes = zip(grid._host_axes(), grid.lower, grid.extent, xi.shape, strict=True)
     tables = [_axis(x, lower, extent, count, basis) for x, lower, extent, count in axes]
     eigenvalues = sum(np.ix_(*(eigenvalue for _, eigenvalue in tables)))
-    variance = spectrum(jnp.asarray(eigenvalues, dtype))
+    variance = spectrum(jnp.asarray(eigenvalues, xi.dtype))
     deviation = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)  # no infinite slope at zero
-    field = deviation * jax.random.normal(key, counts, dtype)
+    field = deviation * xi
     if zero_mean:
         field = field.at[(0,) * grid.ndim].set(0)
     for values, _ in tables:
         # Each axis comes to the front, is evaluated, and goes to the back: after all of them they are in order again.
-        field = jnp.tensordot(field, jnp.asarray(values, dtype), axes=(0, 1), precision="highest")
+        field = jnp.tensordot(field, jnp.asarray(values, xi.dtype), axes=(0, 1), precision="highest")
     return field
 
 

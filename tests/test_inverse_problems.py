@@ -6,12 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from solvers import Grid, PowerSpectrum, gaussian_random_field
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -22,15 +19,6 @@ def inverse(monkeypatch):
     from problems import inverse
 
     return inverse
-
-
-@pytest.mark.parametrize(("basis", "placement", "modes"), [("periodic", "left", 5), ("neumann", "cells", 4)])
-def test_standard_normal_coefficients_give_what_gaussian_random_field_draws(inverse, key, basis, placement, modes):
-    grid = Grid((8, 9), lower=(0.0, 1.0), upper=(2.0, 4.0), placement=placement)
-    spectrum = PowerSpectrum(2.0, 3.0, 5.0)
-    field = inverse.whitened(grid, spectrum, basis=basis, modes=modes)(jax.random.normal(key, (modes, modes)))
-    expected = gaussian_random_field(grid, spectrum, basis=basis, modes=modes, key=key)
-    np.testing.assert_allclose(field, expected, rtol=1e-6)
 
 
 def test_posterior_variance_is_that_of_the_inverse_hessian(inverse):

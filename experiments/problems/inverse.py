@@ -1,43 +1,15 @@
-"""What inverse problems share: a Gaussian prior in coordinates where it is a standard normal, the posterior's variance,
-and L-BFGS."""
+"""What inverse problems with a prior that is standard normal in its coordinates share: the posterior's variance, and
+L-BFGS."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
 from opkit.training import Run
-from solvers import Grid, Spectrum
-
-FieldMap = Callable[[Float[Array, " *k"]], Float[Array, " *n"]]
-
-
-def whitened(grid: Grid, spectrum: Spectrum, *, basis: Literal["periodic", "neumann"], modes: int) -> FieldMap:
-    """The linear map from coefficients `xi: (modes,) * d` to the field `sum_k sqrt(S(lambda_k)) xi_k phi_k` on `grid`.
-
-    Where `xi` is standard normal, the field is what `gaussian_random_field` draws with the same arguments.
-    """
-    tables = []
-    for x, lower, extent in zip(grid.axes(), grid.lower, grid.extent, strict=True):
-        q = np.arange(modes) if basis == "neumann" else (np.arange(modes) + 1) // 2
-        k = np.pi * q / extent * (1 if basis == "neumann" else 2)
-        angle = np.outer(np.asarray(x, np.float64) - lower, k)
-        sines = np.zeros(modes, bool) if basis == "neumann" else np.arange(modes) % 2 == 0
-        values = np.where(q == 0, 1, np.sqrt(2) * np.where(sines, np.sin(angle), np.cos(angle)))
-        tables.append((k**2, jnp.asarray(values)))
-    deviation = jnp.sqrt(spectrum(jnp.asarray(sum(np.ix_(*(eigenvalues for eigenvalues, _ in tables))))))
-
-    def field(coefficients: Float[Array, " *k"]) -> Float[Array, " *n"]:
-        u = deviation.astype(coefficients.dtype) * coefficients
-        for _, values in tables:
-            u = jnp.tensordot(u, values.astype(u.dtype), axes=(0, 1), precision=jax.lax.Precision.HIGHEST)
-        return u
-
-    return field
 
 
 def posterior_variance(

@@ -7,7 +7,7 @@ import pytest
 import scipy.fft
 import scipy.special
 
-from solvers import Grid, MaternSpectrum, PowerSpectrum, WhiteSpectrum, gaussian_random_field
+from solvers import Grid, MaternSpectrum, PowerSpectrum, WhiteSpectrum, gaussian_random_field, karhunen_loeve
 
 PLACEMENTS = {"periodic": "left", "neumann": "cells", "dirichlet": "nodes"}
 
@@ -139,3 +139,14 @@ def test_a_field_that_makes_no_sense_is_refused(arguments, message, key):
 def test_a_matern_spectrum_without_a_dimension_is_refused():
     with pytest.raises(ValueError, match="`ndim` is 0"):
         MaternSpectrum(1.0, 0.2, ndim=0)
+
+
+def test_standard_normal_coordinates_give_what_is_drawn():
+    grid, spectrum = Grid((8, 9), lower=(0.0, 1.0), upper=(2.0, 4.0), placement="cells"), PowerSpectrum(2.0, 3.0, 5.0)
+    key = jax.random.key(3)
+    white = jax.random.normal(key, (4, 5))
+    drawn = gaussian_random_field(grid, spectrum, basis="neumann", modes=(4, 5), key=key)
+    np.testing.assert_array_equal(karhunen_loeve(white, grid, spectrum, basis="neumann"), drawn)
+    assert jnp.mean(karhunen_loeve(white, grid, spectrum, basis="neumann", zero_mean=True)) == pytest.approx(
+        0, abs=1e-12
+    )
