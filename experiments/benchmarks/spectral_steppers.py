@@ -7,12 +7,15 @@ each right-hand side, in a loop of their own); exponax's `repeat` of the same st
 stays in coefficients as we do; and the gradient of the final state's energy in the initial state over the forward run.
 Same equation, form, step, order and dealiasing (a cut at two thirds or a half; exponax's keeps a wavenumber or two
 less). How far the two end states are apart is printed: exponax takes the real part of its contour means, so on
-dispersive equations (KdV) it is of first order, and far.
+dispersive equations (KdV) it is of first order, and far; and its advective form in 3-D, compiled, is not its own value
+uncompiled (jax 0.10, CPU).
 
 Contestants take turns; medians; compile time apart. `worst_ratio` is the largest of ours over exponax's `repeat` in the
-2-D and 3-D rows, forward. Costs: a quarter of an hour on two CPU cores, nothing else running; `--smoke` seconds.
+2-D and 3-D rows, forward. Run it on one core: on two, XLA hands every kernel to either, and moving the arrays between
+their caches costs both contestants more than the second core gives. Costs: half an hour, nothing else running;
+`--only "KS"` runs one equation, `--smoke` takes seconds.
 
-    python experiments/benchmarks/spectral_steppers.py --peer exponax --out result.json
+    taskset -c 0 python experiments/benchmarks/spectral_steppers.py --peer exponax --out result.json
 """
 
 import json
