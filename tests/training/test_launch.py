@@ -270,8 +270,12 @@ def test_printing_names_the_seed_and_quiet_prints_nothing(tmp_path, capsys):
 
 def test_an_interrupt_at_the_command_line_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["experiment", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit) as stopped:
-        launch(lambda config, run: signal.raise_signal(signal.SIGINT), Config)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell began the tests with `&`
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            launch(lambda config, run: signal.raise_signal(signal.SIGINT), Config)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.value.code == 130
     assert "the same command resumes" in capsys.readouterr().err
 
