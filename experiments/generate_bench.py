@@ -1,8 +1,8 @@
 """Generate the bench: D1 Burgers, D3 Kuramoto-Sivashinsky, D4 Navier-Stokes, D5 a family with random coefficients.
 
 Claim: all four together (D1 1200, D3 256, D4 200, D5 1000 trajectories, 0.2 GB) take less than five minutes on 2 cores,
-2 min 49 s when nothing else runs, and the same seed gives the same bytes. Equations, initial states and sizes stand in `opkit.data.BENCH`, with what the
-sets are compared on; solutions are float64, resolved, stored as float32.
+2 min 49 s when nothing else runs, and the same seed gives the same bytes. Equations, initial states and sizes stand in
+`opkit.data.BENCH`, with what the sets are compared on; solutions are float64, resolved, stored as float32.
 
     python experiments/generate_bench.py --out data --sets d1 d3
 
