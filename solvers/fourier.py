@@ -162,11 +162,6 @@ class Fourier(eqx.Module):
             kept = np.logical_and.outer(kept, abs(k) <= m)
         return kept
 
-    def wavenumber(self, axis: int) -> Float[Array, "..."]:
-        """`k` along `axis` in radians per length, shaped to broadcast against `(*k)`."""
-        k = 2 * np.pi * self._integers()[axis] / self.grid.extent[axis]
-        return jnp.asarray(self._along(k, axis), self.dtype)
-
     def derivative(self, axis: int, order: int = 1) -> Inexact[Array, "..."]:
         """The symbol `(i k)^order` of the derivative along `axis`, shaped to broadcast against `(*k)`.
 
