@@ -86,8 +86,10 @@ def rollout(
 ) -> Callable[..., Rollout]:
     """The trajectory of `steps` steps from `u`, as a function `(u, *, t0=0.0, key=None)` to a `Rollout`.
 
-    `vmap` it over initial states (and keys); `jit` and differentiate it like any function. A `TransformStepper`
-    (`ETDRK` is one) stays in its transform from first step to last, and only what is saved is transformed back.
+    `vmap` it over initial states (and keys), or `jax.lax.map`: on a CPU, in two and three dimensions, the latter is up
+    to twice as fast, as one trajectory fits the caches and a batch does not. `jit` and differentiate it like any
+    function. A `TransformStepper` (`ETDRK` is one) stays in its transform from first step to last, and only what is
+    saved is transformed back.
 
     **Arguments:**
 
