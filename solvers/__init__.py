@@ -15,6 +15,8 @@ from .elliptic import EllipticProblem as EllipticProblem
 from .elliptic import EllipticSolution as EllipticSolution
 from .elliptic import elliptic_residual as elliptic_residual
 from .elliptic import solve_elliptic as solve_elliptic
+from .estimates import Tolerances as Tolerances
+from .estimates import local_heuristics as local_heuristics
 from .exponential import ETDRK as ETDRK
 from .exponential import Order as Order
 from .exponential import phi as phi
@@ -27,6 +29,11 @@ from .grid import Domain as Domain
 from .grid import Grid as Grid
 from .grid import Placement as Placement
 from .grid import Points as Points
+from .heuristics import DrawnStep as DrawnStep
+from .heuristics import Heuristics as Heuristics
+from .heuristics import HeuristicSolver as HeuristicSolver
+from .heuristics import draw_step as draw_step
+from .heuristics import solve_with_heuristics as solve_with_heuristics
 from .krylov import PreconditionedCG as PreconditionedCG
 from .multigrid import Multigrid as Multigrid
 from .multigrid import Stencil as Stencil
