@@ -22,7 +22,7 @@ from opkit.layers import (
 )
 from solvers import Domain, Grid
 
-from .inputs import checked_args, checked_grid, features
+from .inputs import checked_args, checked_grid, features, on_query
 
 
 class FNOBlock(eqx.Module):
@@ -84,8 +84,9 @@ class FNO(eqx.Module):
     - `activation`: pointwise; smooth ones keep aliasing low.
     - `transform`: see `SpectralConv`.
 
-    **Call:** `u: (in_channels, *domain.shape)`, `domain: Grid`, `query`: `None` or the same grid; `args`:
-    `(conditioning,)` or `None`; `key` is not used. Returns `(out_channels, *domain.shape)`.
+    **Call:** `u: (in_channels, *domain.shape)`, `domain: Grid`; `query`: `None` for the same grid, or, without padding
+    on `left` axes, another number of points on the same box: the output's trigonometric polynomial is resampled there.
+    `args`: `(conditioning,)` or `None`; `key` is not used. Returns `(out_channels, *query.shape)`.
 
     **Raises:** `ValueError` when built or traced with what contradicts the above.
 
@@ -169,9 +170,11 @@ class FNO(eqx.Module):
         *,
         args: PyTree = None,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "cout *n"]:
+    ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
-        grid = checked_grid(u, domain, query, in_channels=self.in_channels, ndim=len(self.modes))
+        grid = checked_grid(
+            u, domain, query, in_channels=self.in_channels, ndim=len(self.modes), periodic=not any(self.padding)
+        )
         args = checked_args(args, self.conditioning)
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         extra = _extra_points(grid, self.padding)
@@ -180,7 +183,7 @@ class FNO(eqx.Module):
             v = block(v, args, self.activation)
         v = self.blocks[-1](v, args, lambda x: x)
         v = lax.slice(v, (0,) * v.ndim, (*grid.shape, v.shape[-1])) if any(extra) else v
-        return jnp.moveaxis(self.project.channels_last(v), -1, 0)
+        return on_query(jnp.moveaxis(self.project.channels_last(v), -1, 0), grid, query)
 
 
 def _extra_points(grid: Grid, padding: tuple[float, ...]) -> tuple[int, ...]:

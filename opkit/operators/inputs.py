@@ -1,15 +1,18 @@
-"""What every operator on a grid checks at its entrance, at trace time, and appends to its input."""
+"""What every operator on a grid checks at its entrance, at trace time, and does to its input and its output."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from solvers import Domain, Grid
+from solvers import Domain, Grid, spectral
 
 
 def checked_grid(
-    u: Float[Array, "cin *n"], domain: Domain, query: Domain | None, *, in_channels: int, ndim: int
+    u: Float[Array, "cin *n"], domain: Domain, query: Domain | None, *, in_channels: int, ndim: int, periodic: bool
 ) -> Grid:
-    """`domain`, if it is an evenly spaced grid of `ndim` axes, `u` lives on it and `query` is the same grid."""
+    """`domain`, if it is an evenly spaced grid of `ndim` axes, `u` lives on it and `query` can be answered.
+
+    That is the same grid or, of a `periodic` operator, one with other numbers of points on the same periodic box.
+    """
     if not isinstance(domain, Grid):
         raise ValueError(
             f"`domain` is a {type(domain).__name__}; this operator needs a Grid. Interpolate to one, or use an "
@@ -28,11 +31,22 @@ def checked_grid(
             "points. Batches come from jax.vmap."
         )
     if query is not None and query != domain:
-        raise ValueError(
-            "`query` differs from `domain`; this operator answers on the grid of its input. Leave `query` out, and "
-            "resample the input before or the output after."
-        )
+        same_box = (
+            isinstance(query, Grid)
+            and (query.lower, query.upper, query.placement) == (domain.lower, domain.upper, domain.placement)
+        )  # fmt: skip
+        if not (same_box and periodic and set(domain.placement) == {"left"}):
+            raise ValueError(
+                "`query` differs from `domain`; this operator answers on the grid of its input, and on other numbers "
+                "of points of the same box only where all is periodic: placement 'left', no padding, periodic "
+                "convolutions. Leave `query` out, and interpolate the input before or the output after."
+            )
     return domain
+
+
+def on_query(v: Float[Array, "c *n"], grid: Grid, query: Domain | None) -> Float[Array, "c *m"]:
+    """An output on `grid` as `checked_grid` allows it to be asked for: see `solvers.spectral.resample`."""
+    return spectral.resample(v, grid, query) if isinstance(query, Grid) and query != grid else v
 
 
 def checked_args(args: PyTree, conditioning: int) -> Float[Array, " p"] | None:

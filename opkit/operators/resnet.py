@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from opkit.layers import Boundary, Conv, FiLM, GroupNorm, Pointwise
 from solvers import Domain
 
-from .inputs import checked_args, checked_grid, features
+from .inputs import checked_args, checked_grid, features, on_query
 
 
 class ResNetBlock(eqx.Module):
@@ -47,7 +47,8 @@ class ResNet(eqx.Module):
     - `boundary`: for all axes or one per axis (see `pad`).
     - `groups`, `coordinates`, `conditioning`, `activation`: as for `FNO`.
 
-    **Call:** as for `FNO`. **Raises:** `ValueError` when built or traced with what contradicts the above.
+    **Call:** as for `FNO`; another `query` needs periodic boundaries. **Raises:** `ValueError` when built or traced
+    with what contradicts the above.
 
     He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027; dilations: Stachenfeld et al.
     (2022), Learned coarse models for efficient turbulence simulation, arXiv:2112.15275.
@@ -121,11 +122,12 @@ class ResNet(eqx.Module):
         *,
         args: PyTree = None,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "cout *n"]:
+    ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
-        grid = checked_grid(u, domain, query, in_channels=self.in_channels, ndim=self.ndim)
+        periodic = set(self.blocks[0].first.boundary) == {"periodic"}
+        grid = checked_grid(u, domain, query, in_channels=self.in_channels, ndim=self.ndim, periodic=periodic)
         args = checked_args(args, self.conditioning)
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         for block in self.blocks:
             v = block(v, args)
-        return jnp.moveaxis(self.project.channels_last(self.activation(v)), -1, 0)
+        return on_query(jnp.moveaxis(self.project.channels_last(self.activation(v)), -1, 0), grid, query)

@@ -78,7 +78,7 @@ def test_errors_name_the_argument(family):
         r"`u` has shape \(2, 8, 8\); expected \(1, 8, 8\)": lambda: op(jnp.ones((2, 8, 8)), grid),
         r"`u` has shape \(5, 1, 8, 8\)": lambda: op(jnp.ones((5, 1, 8, 8)), grid),
         r"`u` has shape \(1, 8, 9\)": lambda: jax.jit(lambda u: op(u, grid))(jnp.ones((1, 8, 9))),
-        "`query` differs from `domain`": lambda: op(u, grid, Grid((16, 16))),
+        "`query` differs from `domain`": lambda: op(u, grid, Grid((16, 16), placement="cells")),
         "`args` was given": lambda: op(u, grid, args=jnp.ones(2)),
         "`args` is missing": lambda: conditioned(u, grid),
         r"`args` has shape \(3,\); expected \(2,\)": lambda: conditioned(u, grid, args=jnp.ones(3)),
