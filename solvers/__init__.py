@@ -1,4 +1,9 @@
 from . import spectral as spectral
+from .adapters import OperatorStepper as OperatorStepper
+from .adapters import OperatorVectorField as OperatorVectorField
+from .adapters import VectorFieldSum as VectorFieldSum
+from .adapters import as_stepper as as_stepper
+from .adapters import as_vector_field as as_vector_field
 from .adaptive import ETD43 as ETD43
 from .adaptive import ExponentialInterpolation as ExponentialInterpolation
 from .boundary import Condition as Condition
