@@ -43,19 +43,23 @@ def local_heuristics(
     *,
     track: tuple[Quantity, ...] = ("error",),
     tolerances: Tolerances,
+    forward_mode: bool = True,
 ) -> tuple[Float[Array, ""] | None, Float[Array, ""] | None]:
     """`(E, S)`: the error and the stiffness that `solver` estimates on one step from `(t, y)` to `t + h`.
 
     Outside any solve, so its gradient, in everything, is there whatever adjoint the solve has. What `track` does not
     ask for is `None`. Formulas, arguments and errors: see `Heuristics` and `HeuristicSolver`. An SDE needs `h > 0`.
+    `forward_mode`: whether `jax.jvp` is to work, too; without, the gradient is a quarter cheaper.
     """
     if "stiffness" in track:
-        stages(solver)
-    solver = _standing_alone(solver, tolerances)
+        require_stages(solver)
+    solver = _standing_alone(solver, tolerances, forward_mode)
+    y = jax.tree.map(jnp.asarray, y)
+    t, h = (jnp.asarray(time, jnp.finfo(jnp.result_type(*jax.tree.leaves(y), 0.0)).dtype) for time in (t, h))
     state = solver.init(terms, t, t + h, y, args)
     y1, y_error, dense_info, _, _ = solver.step(terms, t, t + h, y, args, state, made_jump=False)
     error = scaled_error(solver, y_error, y, y1, tolerances) if "error" in track else None
-    stiffness = stage_stiffness(solver, dense_info, jnp.abs(jnp.asarray(h))) if "stiffness" in track else None
+    stiffness = stage_stiffness(solver, terms, t, t + h, args, dense_info) if "stiffness" in track else None
     return error, stiffness
 
 
@@ -78,20 +82,33 @@ def scaled_error(
     return _guarded(tolerances.norm, ratio)
 
 
-def stage_stiffness(solver: diffrax.AbstractSolver, dense_info: dict[str, Any], h: Array) -> Float[Array, ""]:
-    """`S`: see `HeuristicSolver`. Zero where the two stages coincide."""
-    rows, (last, other) = stages(solver)
-    slopes = dense_info["k"] if len(rows) > 1 else (dense_info["k"],)
-    rises = [jax.tree.map(lambda k: k[last] - k[other], k) for k in slopes]
-    runs = [
-        jax.tree.map(lambda k, row=row: jnp.tensordot(jnp.asarray(row, k.dtype), k, 1), k)
-        for row, k in zip(rows, slopes, strict=True)
-    ]
-    rise, run = (
-        _guarded(optimistix.two_norm, jax.tree.map(lambda *parts: sum(parts), *each)) for each in (rises, runs)
-    )
-    moved = run > 0
-    return jnp.where(moved, rise / jnp.where(moved, run, 1), 0) / h.astype(rise.dtype)
+def stage_stiffness(
+    solver: diffrax.AbstractSolver, terms: PyTree, t0: Any, t1: Any, args: PyTree, dense_info: dict[str, Any]
+) -> Float[Array, ""]:
+    """`S`: see `HeuristicSolver`. Zero where the two stages coincide, infinite where they are not finite."""
+    tableaus, (last, other) = _tableaus(solver), _pair(solver)
+    slopes = dense_info["k"] if len(tableaus) > 1 else (dense_info["k"],)
+
+    def combined(rows: list[np.ndarray]) -> PyTree:
+        parts = [
+            jax.tree.map(lambda k, row=row: jnp.tensordot(jnp.asarray(row, k.dtype), k, 1), k)
+            for row, k in zip(rows, slopes, strict=True)
+        ]
+        return jax.tree.map(lambda *each: sum(each), *parts)
+
+    matrices = [_matrix(tableau) for tableau in tableaus]
+    run = combined([a[last] - a[other] for a in matrices])
+    if isinstance(innermost(solver), diffrax.AbstractImplicitSolver):
+        stage = jax.tree.map(jnp.add, dense_info["y0"], combined([a[last] for a in matrices]))
+        time, control = t0 + (t1 - t0) * float(_times(tableaus)[last]), terms.contr(t0, t1)
+        _, rise = jax.jvp(lambda g: terms.vf_prod(time, g, args, control), (stage,), (run,))
+    else:
+        unit = np.eye(len(matrices[0]))
+        rise = combined([unit[last] - unit[other]] * len(matrices))
+    up, along = _guarded(optimistix.two_norm, rise), _guarded(optimistix.two_norm, run)
+    usable = (along > 0) & jnp.isfinite(along)
+    quotient = jnp.where(usable, up / jnp.where(usable, along, 1), jnp.where(along > 0, jnp.inf, 0))
+    return quotient / jnp.abs(t1 - t0).astype(quotient.dtype)
 
 
 def _guarded(norm: Norm, tree: PyTree) -> Float[Array, ""]:
@@ -101,20 +118,28 @@ def _guarded(norm: Norm, tree: PyTree) -> Float[Array, ""]:
     return jnp.where(finite, value, jnp.inf)
 
 
-def stages(solver: diffrax.AbstractSolver) -> tuple[list[np.ndarray], tuple[int, int]]:
-    """For each of the solver's tableaus `a_s - a_r`, and the two stages `(s, r)`."""
+def require_stages(solver: diffrax.AbstractSolver) -> None:
+    """Refuses the stiffness of solvers that do not show their stages."""
     if not isinstance(solver, diffrax.AbstractRungeKutta) or hasattr(solver, "solver"):
         raise ValueError(
             f"`track` asks for the stiffness, but {type(solver).__name__} shows no stages of which to estimate it. Use "
             "one of Diffrax's Runge-Kutta methods (Tsit5, Dopri5, Heun, KenCarp4, ...), or track the error alone."
         )
-    tableau = solver.tableau
-    tableaus = [tableau] if isinstance(tableau, diffrax.ButcherTableau) else list(tableau.tableaus)
-    times = np.concatenate([[tableaus[0].c1 or 0.0], tableaus[0].c])
+
+
+def _pair(solver: diffrax.AbstractSolver) -> tuple[int, int]:
+    times = _times(_tableaus(solver))
     pairs = [(s, s - 1) for s in range(len(times) - 1, 0, -1)]
-    last, other = next((pair for pair in pairs if times[pair[0]] == times[pair[1]]), pairs[0])
-    matrices = [_matrix(tableau) for tableau in tableaus]
-    return [a[last] - a[other] for a in matrices], (last, other)
+    return next((pair for pair in pairs if times[pair[0]] == times[pair[1]]), pairs[0])
+
+
+def _tableaus(solver: Any) -> list[diffrax.ButcherTableau]:
+    tableau = innermost(solver).tableau
+    return [tableau] if isinstance(tableau, diffrax.ButcherTableau) else list(tableau.tableaus)
+
+
+def _times(tableaus: list[diffrax.ButcherTableau]) -> np.ndarray:
+    return np.concatenate([[tableaus[0].c1 or 0.0], tableaus[0].c])
 
 
 def _matrix(tableau: diffrax.ButcherTableau) -> np.ndarray:
@@ -126,13 +151,14 @@ def _matrix(tableau: diffrax.ButcherTableau) -> np.ndarray:
     return a
 
 
-def _standing_alone(solver: Any, tolerances: Tolerances) -> Any:
+def _standing_alone(solver: Any, tolerances: Tolerances, forward_mode: bool) -> Any:
     """The solver, ready for a step outside a solve: its loop over stages differentiable both ways, and the tolerances
     of its root finder set, which a solve takes from its controller."""
     if hasattr(solver, "solver"):
-        return eqx.tree_at(lambda s: s.solver, solver, _standing_alone(solver.solver, tolerances))
-    if hasattr(solver, "scan_kind") and solver.scan_kind is None:
-        solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
+        return eqx.tree_at(lambda s: s.solver, solver, _standing_alone(solver.solver, tolerances, forward_mode))
+    if forward_mode and hasattr(solver, "scan_kind") and solver.scan_kind is None:
+        kind = "lax" if isinstance(solver, diffrax.AbstractSRK) else "bounded"  # the former is a scan, not a loop
+        solver = eqx.tree_at(lambda s: s.scan_kind, solver, kind, is_leaf=lambda x: x is None)
     if isinstance(solver, diffrax.AbstractImplicitSolver):
         for name in ("rtol", "atol", "norm"):
             now = getattr(solver.root_finder, name)

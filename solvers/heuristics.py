@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .estimates import Quantity, Tolerances, innermost, scaled_error, stage_stiffness, stages
+from .estimates import Quantity, Tolerances, innermost, require_stages, scaled_error, stage_stiffness
 
 _CARRYING = (diffrax.RecursiveCheckpointAdjoint, diffrax.DirectAdjoint, diffrax.ForwardMode)
 
@@ -61,13 +61,19 @@ class HeuristicSolver(diffrax.AbstractWrappedSolver):
     """A solver that does what another does, to the bit, and records the heuristics of the steps accepted.
 
     It keeps them in the solver's state, `(state of the solver, Record)`, and goes wherever the solver does: `jit`,
-    `vmap`, any `SaveAt`, Ito and Stratonovich solvers as what they are. `solve_with_heuristics` wraps and reads it.
+    `vmap`, any `SaveAt`, Ito and Stratonovich solvers as what they are, also inside `diffrax.HalfSolver`.
+    `solve_with_heuristics` wraps and reads it.
 
     **Stiffness.** `k_i = h f(g_i)` are the stages' slopes, and `g_s - g_r = sum_i (a_si - a_ri) k_i` is computed so,
     without the cancellation of a difference of states. `s` and `r` are the last two stages at the same time (the last
     two if no two are): Shampine's estimate of the Lipschitz constant in the direction in which errors grow. Where their
     times differ (`Bosh3`, `Heun`), `S` contains the vector field's dependence on time. Of several terms (IMEX) it is
     the sum's.
+
+    The stages of an implicit method solve their equations to the root finder's tolerance only, and two at the same time
+    may be no further apart than that: `k_s - k_r` is then noise. So there the numerator is `h |J (g_s - g_r)|`, with
+    the Jacobian `J` at `g_s`. Such a method damps fast modes: off the transients `S` reads the slow ones, far below the
+    largest eigenvalue that an explicit method meets.
 
     **Arguments:** `solver`: any with an embedded error estimate, for `"error"`; a Runge-Kutta method of Diffrax's for
     `"stiffness"`. `track`: what to record, of `"error"`, `"stiffness"` and `"step"`. `tolerances`: for the error.
@@ -79,8 +85,7 @@ class HeuristicSolver(diffrax.AbstractWrappedSolver):
     differential equation solvers, doi:10.1145/355719.355722.
     """
 
-    # Diffrax declares these as class variables to type checkers, and as fields or properties at run time.
-    solver: diffrax.AbstractSolver  # pyright: ignore[reportIncompatibleVariableOverride]
+    recorded: diffrax.AbstractSolver
     tolerances: Tolerances
     track: tuple[Quantity, ...] = eqx.field(static=True)
     key: PRNGKeyArray | None
@@ -99,65 +104,70 @@ class HeuristicSolver(diffrax.AbstractWrappedSolver):
         if "step" in track and key is None:
             raise ValueError("`key` is missing; drawing a step needs one.")
         if "stiffness" in track:
-            stages(solver)
-        self.solver = solver  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.track, self.key = track, key
+            require_stages(solver)
+        self.recorded, self.track, self.key = solver, track, key
         self.tolerances = Tolerances(0.0, 1.0) if tolerances is None else tolerances
+
+    # Diffrax declares these as class variables to type checkers, and as fields or properties at run time.
+    @property
+    def solver(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What Diffrax asks whether it is of Ito's kind, implicit, and so on; it looks through one wrapper only."""
+        return innermost(self.recorded)
 
     @property
     def term_structure(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The solver's."""
-        return self.solver.term_structure
+        return self.recorded.term_structure
 
     @property
     def interpolation_cls(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         """The solver's."""
-        return self.solver.interpolation_cls
+        return self.recorded.interpolation_cls
 
     @property
     def term_compatible_contr_kwargs(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The solver's."""
-        return self.solver.term_compatible_contr_kwargs
+        return self.recorded.term_compatible_contr_kwargs
 
     @property
     def root_finder(self) -> Any:
         """The solver's, if it is implicit."""
-        return innermost(self.solver).root_finder
+        return self.solver.root_finder
 
     @property
     def root_find_max_steps(self) -> Any:
         """The solver's, if it is implicit."""
-        return innermost(self.solver).root_find_max_steps
+        return self.solver.root_find_max_steps
 
     @property
     def scan_kind(self) -> Any:
         """The solver's, if it has stages: how it loops over them, which adjoints set."""
-        return innermost(self.solver).scan_kind
+        return self.solver.scan_kind
 
     def order(self, terms: PyTree) -> int | None:
         """The solver's."""
-        return self.solver.order(terms)
+        return self.recorded.order(terms)
 
     def strong_order(self, terms: PyTree) -> Any:
         """The solver's."""
-        return self.solver.strong_order(terms)
+        return self.recorded.strong_order(terms)
 
     def error_order(self, terms: PyTree) -> Any:
         """The solver's."""
-        return self.solver.error_order(terms)
+        return self.recorded.error_order(terms)
 
     def func(self, terms: PyTree, t0: Any, y0: PyTree, args: PyTree) -> PyTree:
         """The solver's."""
-        return self.solver.func(terms, t0, y0, args)
+        return self.recorded.func(terms, t0, y0, args)
 
     def init(self, terms: PyTree, t0: Any, t1: Any, y0: PyTree, args: PyTree) -> tuple[Any, Record]:
         """The solver's state, and an empty record."""
-        return self.solver.init(terms, t0, t1, y0, args), self.empty(t0, y0)
+        return self.recorded.init(terms, t0, t1, y0, args), self.empty(t0, y0)
 
     def empty(self, t0: Any, y0: PyTree) -> Record:
         """The record before the first step."""
         zero = jnp.zeros((), _real_dtype(y0))
-        t = jnp.asarray(t0, jnp.result_type(t0, 0.0) if not eqx.is_array(t0) else t0.dtype)
+        t = jnp.asarray(t0, jnp.result_type(t0, 0.0))
         return Record(
             steps=jnp.zeros((), jnp.int32),
             error=(zero, zero) if "error" in self.track else None,
@@ -168,15 +178,15 @@ class HeuristicSolver(diffrax.AbstractWrappedSolver):
     def step(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: PyTree, solver_state: Any, made_jump: Any) -> Any:
         """The solver's step, recorded."""
         inner, record = solver_state
-        y1, y_error, dense_info, inner, result = self.solver.step(terms, t0, t1, y0, args, inner, made_jump)
+        y1, y_error, dense_info, inner, result = self.recorded.step(terms, t0, t1, y0, args, inner, made_jump)
         h = jnp.asarray(t1 - t0)
         error, stiffness, drawn = record.error, record.stiffness, record.drawn
         if error is not None:
-            e = scaled_error(self.solver, y_error, y0, y1, self.tolerances)
+            e = scaled_error(self.recorded, y_error, y0, y1, self.tolerances)
             length = h.astype(e.dtype)
             error = (error[0] + e * length, error[1] + e**2 * length)
         if stiffness is not None:
-            s = stage_stiffness(self.solver, dense_info, h)
+            s = stage_stiffness(self.recorded, terms, t0, t1, args, dense_info)
             stiffness = (stiffness[0] + s, jnp.maximum(stiffness[1], s))
         if drawn is not None and self.key is not None:
             # Reservoir sampling: the n-th step replaces what is held with probability 1/n.
@@ -210,9 +220,10 @@ def solve_with_heuristics(
     The solution is that of the plain solve, bit for bit. The heuristics' gradient is that on *fixed steps*: controllers
     do not differentiate the lengths they choose, so finite differences that let the steps move give another number.
 
-    **Arguments:** those of `diffrax.diffeqsolve` (but `throw` is `False` by default: look at `solution.result`), and
-    `track`, `tolerances` and `key` of `HeuristicSolver`; the tolerances are the controller's by default (see
-    `Tolerances.of`).
+    **Arguments:** those of `diffrax.diffeqsolve` (but `throw` is `False` by default: look at `solution.result`; and
+    `t0`, `t1` and `dt0` given as Python's numbers are taken in the state's precision), and `track`, `tolerances` and
+    `key` of `HeuristicSolver`; the tolerances are the controller's by default (see `Tolerances.of`). A step that an
+    event cuts short counts whole.
 
     **Raises:** as `HeuristicSolver`. `ValueError` for an adjoint that would drop the gradient of the heuristics in
     silence: `BacksolveAdjoint` and `ImplicitAdjoint`, and all but the three that differentiate the steps themselves.
@@ -262,6 +273,8 @@ def _record(
     terms, solver, t0, t1, dt0, y0, args, track, tolerances, key, saveat, controller, adjoint, solver_state, options
 ) -> tuple[diffrax.Solution, Heuristics]:
     tolerances = Tolerances.of(controller) if tolerances is None else tolerances
+    t0, t1 = (t if eqx.is_array(t) else jnp.asarray(t, _real_dtype(y0)) for t in (t0, t1))
+    dt0 = dt0 if dt0 is None or eqx.is_array(dt0) else jnp.asarray(dt0, _real_dtype(y0))
     recording = HeuristicSolver(solver, track=tuple(track), tolerances=tolerances, key=key)
     given = None if solver_state is None else (solver_state, recording.empty(t0, y0))
     solution = diffrax.diffeqsolve(
@@ -285,18 +298,26 @@ def _record(
     return solution, Heuristics(error, squared, stiffness, largest, drawn, accepted, rejected, evaluations)
 
 
-def _evaluations(solver: diffrax.AbstractSolver, steps: Array) -> Array | None:
-    if isinstance(solver, diffrax.AbstractImplicitSolver) or hasattr(solver, "solver"):
+def _evaluations(solver: Any, steps: Array) -> Array | None:
+    """As counted: per step, and what the first step has more."""
+    if isinstance(solver, diffrax.AbstractImplicitSolver):
         return None
-    if isinstance(solver, diffrax.AbstractRungeKutta):
-        tableau = solver.tableau
-        if not isinstance(tableau, diffrax.ButcherTableau):
-            return None
-        return steps * (tableau.num_stages - tableau.fsal) + int(tableau.fsal)
-    if isinstance(solver, diffrax.AbstractSRK):
-        return steps * len(solver.tableau.b_sol)
-    return steps if isinstance(solver, diffrax.Euler) else None
+    halves = type(solver) is diffrax.HalfSolver
+    solver = solver.solver if halves else solver
+    if type(solver) is diffrax.Euler:
+        each, first = 1, 0
+    elif hasattr(solver, "solver"):
+        return None
+    elif isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
+        each, first = solver.tableau.num_stages - solver.tableau.fsal, int(solver.tableau.fsal)
+    elif isinstance(solver, diffrax.AbstractSRK):
+        skipped = solver.tableau.ignore_stage_f
+        each, first = len(solver.tableau.b_sol) - (0 if skipped is None else int(np.sum(skipped))), 0
+    else:
+        return None
+    # One whole step and two halves; the whole one and the first half start with the same evaluation.
+    return steps * 3 * each + 2 * first if halves else steps * each + first
 
 
 def _real_dtype(tree: PyTree) -> np.dtype:
-    return np.finfo(jnp.result_type(*jax.tree.leaves(tree))).dtype
+    return np.finfo(jnp.result_type(*jax.tree.leaves(tree), 0.0)).dtype

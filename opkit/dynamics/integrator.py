@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .regularise import Regularised, Regulariser, regularised_solve
+from .penalties import Regulariser
+from .regularise import Rate, Regularised, regularised_solve
 
 
 class Integrator(eqx.Module):
@@ -53,6 +54,7 @@ class Integrator(eqx.Module):
         *,
         saveat: diffrax.SaveAt | None = None,
         regulariser: Regulariser | None = None,
+        rate: Rate | None = None,
         step: Any = 0,
         key: PRNGKeyArray | None = None,
     ) -> Regularised:
@@ -62,7 +64,7 @@ class Integrator(eqx.Module):
         dt0 = None if self.dt0 is None else jnp.sign(t1 - t0) * jnp.asarray(self.dt0, real)
         return regularised_solve(
             terms, self.solver, t0, t1, dt0, y0, args,
-            regulariser=regulariser, step=step, key=key,
+            regulariser=regulariser, rate=rate, step=step, key=key,
             saveat=diffrax.SaveAt(t1=True) if saveat is None else saveat,
             stepsize_controller=self.controller, adjoint=self.adjoint, max_steps=self.max_steps,
         )  # fmt: skip

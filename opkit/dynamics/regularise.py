@@ -1,82 +1,19 @@
 """Solves whose cost is part of the loss: penalties of what the solver itself finds hard."""
 
 from collections.abc import Callable
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from solvers import Tolerances, draw_step, local_heuristics, solve_with_heuristics
 
-Weight = float | Array | Callable[[Any], ArrayLike]
-GlobalQuantity = Literal["error", "error_squared", "stiffness", "max_stiffness"]
-LocalQuantity = Literal["error", "stiffness"]
-Sampling = Literal["uniform", "accepted"]
+from .penalties import GlobalPenalty, LocalPenalty, PathPenalty, Regulariser
 
-
-class GlobalPenalty(eqx.Module):
-    """Penalises what the solver met along the whole trajectory: the field `quantity` of `solvers.Heuristics`.
-
-    Its gradient needs an adjoint that differentiates the steps: not `BacksolveAdjoint` (see `LocalPenalty`).
-
-    **Arguments:** `quantity`: `"error"` lowers the number of evaluations of smooth problems, `"stiffness"` that of
-    stiff ones. `weight`: a number, or a schedule of the training step, as Optax has them. As the error is measured in
-    tolerances, so is the weight: tune it again where those change.
-
-    Pal, Ma, Shah and Rackauckas (2021), Opening the blackbox, arXiv:2105.03918.
-    """
-
-    quantity: GlobalQuantity = eqx.field(static=True)
-    weight: Weight
-
-    def __init__(self, quantity: GlobalQuantity, weight: Weight):
-        if quantity not in get_args(GlobalQuantity):
-            raise ValueError(f"`quantity` is {quantity!r}; expected one of {get_args(GlobalQuantity)}.")
-        self.quantity, self.weight = quantity, weight
-
-
-class LocalPenalty(eqx.Module):
-    """Penalises what the solver meets on one more step, outside the solve, at a random place: any adjoint will do.
-
-    By `at`, the step starts
-
-    - `"uniform"`: at a time uniform on the interval, with the mean accepted step's length (cut at the interval's end):
-      unbiased, `T E(t)` has the mean `int E dt`;
-    - `"accepted"`: where a step drawn uniformly from those accepted did, with its length: `n |h_j| E_j` has the mean
-      `sum_j E_j |h_j|`, the value of the global penalty. (The literature calls it biased: short steps, which hard
-      regions have, are drawn more often than their share of the time.)
-
-    Of the stiffness, the penalty is `n S`, whose mean is that of `sum_j S_j` over such steps. So weights are on the
-    scale of `GlobalPenalty`'s. `T` is the interval's length, `n` the number of accepted steps, a constant to the
-    gradient. Values agree so; gradients need not, as the time and the length are constants to them, too.
-
-    **Arguments:** `quantity`. `weight`: see `GlobalPenalty`. `at`. `through_state`: whether the gradient goes on
-    through the state the step starts from into the solve; without, it sees the vector field at that state alone, as
-    published.
-
-    Pal, Edelman and Rackauckas (2023), Locally regularized neural differential equations, arXiv:2303.02262.
-    """
-
-    quantity: LocalQuantity = eqx.field(static=True)
-    weight: Weight
-    at: Sampling = eqx.field(static=True)
-    through_state: bool = eqx.field(static=True)
-
-    def __init__(
-        self, quantity: LocalQuantity, weight: Weight, *, at: Sampling = "uniform", through_state: bool = True
-    ):
-        if quantity not in get_args(LocalQuantity):
-            raise ValueError(f"`quantity` is {quantity!r}; expected one of {get_args(LocalQuantity)}.")
-        if at not in get_args(Sampling):
-            raise ValueError(f"`at` is {at!r}; expected one of {get_args(Sampling)}.")
-        self.quantity, self.weight, self.at, self.through_state = quantity, weight, at, through_state
-
-
-Regulariser = GlobalPenalty | LocalPenalty
+Rate = Callable[[Any, PyTree, PyTree], Float[Array, ""]]
 
 
 class Regularised(eqx.Module):
@@ -98,7 +35,7 @@ class Regularised(eqx.Module):
     @property
     def solved(self) -> Bool[Array, ""]:
         """Whether the solve succeeded; if not, `solution.result` says why."""
-        return self.solution.result == diffrax.RESULTS.successful
+        return diffrax.is_okay(self.solution.result)
 
 
 def regularised_solve(
@@ -111,6 +48,7 @@ def regularised_solve(
     args: PyTree = None,
     *,
     regulariser: Regulariser | None = None,
+    rate: Rate | None = None,
     step: Any = 0,
     key: PRNGKeyArray | None = None,
     saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),  # noqa: B008  # immutable; Diffrax's own default
@@ -127,23 +65,31 @@ def regularised_solve(
         )
         loss = mse(out.ys[-1], target) + out.penalty
 
-    **Arguments:** those of `diffrax.diffeqsolve` (but `throw` is `False` by default: look at `solved`), and
-    `regulariser`: `GlobalPenalty`, `LocalPenalty` or none. `step`: the training step, for weights by schedule. `key`:
-    for local penalties, another one at each call.
+    **Arguments:** those of `diffrax.diffeqsolve` (but `throw` is `False` by default: look at `solved`; and times are
+    taken in the state's precision), and `regulariser`: `GlobalPenalty`, `LocalPenalty`, `PathPenalty` or none. `step`:
+    the training step, for weights by schedule. `key`: for local penalties and that of the Jacobian, another one at
+    each call. `rate`: what a `PathPenalty` integrates, `r(t, y, args)`, where that is of a part of the state.
 
-    **Raises:** `ValueError` as `solvers.solve_with_heuristics`; for a local penalty without a key; and for gradients
-    through a drawn step's state under an adjoint that has none.
+    Where a solve stops early, a global penalty is that of the part solved; a local one whose place was not reached is
+    infinite, with gradient zero: `judge_solves` leaves both out.
+
+    **Raises:** `ValueError` as `solvers.solve_with_heuristics`; for a local penalty without a key; for gradients
+    through a drawn step's state under an adjoint that has none; for a uniform one of a solve that an event may end;
+    for a `PathPenalty` of anything but one `diffrax.ODETerm`, under `BacksolveAdjoint`, or with dense output.
     """
+    t0, t1, dt0, saveat = _in_precision(_real_dtype(y0), t0, t1, dt0, saveat)
     problem = (terms, solver, t0, t1, dt0, y0, args)
     settings = {"stepsize_controller": stepsize_controller, "adjoint": adjoint, "throw": throw, **options}
     if regulariser is None:
         solution = diffrax.diffeqsolve(*problem, saveat=saveat, **settings)
-        zero = jnp.zeros((), jnp.finfo(jnp.result_type(*jax.tree.leaves(y0))).dtype)
+        zero = jnp.zeros((), _real_dtype(y0))
         return Regularised(solution, zero, zero)
     if isinstance(regulariser, GlobalPenalty):
         track = ("error",) if regulariser.quantity.startswith("error") else ("stiffness",)
         solution, found = solve_with_heuristics(*problem, track=track, saveat=saveat, **settings)
         value = getattr(found, regulariser.quantity)
+    elif isinstance(regulariser, PathPenalty):
+        solution, value = _along_path(problem, saveat, settings, regulariser, rate, key)
     else:
         if key is None:
             raise ValueError("`key` is missing; a local penalty is taken at a random place.")
@@ -152,14 +98,20 @@ def regularised_solve(
         if not regulariser.through_state:
             y = jax.lax.stop_gradient(y)
         t, h = jax.lax.stop_gradient((t, h))
+        # A solve that stopped before `t` has no state there: the step is taken elsewhere, and does not count.
+        reached = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(y)]))
+        y = jax.tree.map(lambda at, start: jnp.where(reached, at, start), y, y0)
+        backwards = diffrax.RecursiveCheckpointAdjoint | diffrax.BacksolveAdjoint  # which have no forward mode
         error, stiffness = local_heuristics(
-            terms, solver, t, h, y, args, track=(regulariser.quantity,), tolerances=Tolerances.of(stepsize_controller)
-        )
+            terms, solver, t, h, y, args, track=(regulariser.quantity,), tolerances=Tolerances.of(stepsize_controller),
+            forward_mode=not isinstance(adjoint, backwards),
+        )  # fmt: skip
         n = solution.stats["num_accepted_steps"]
         if regulariser.quantity == "error":
             value = jnp.asarray(error) * scale.astype(jnp.result_type(error))
         else:
             value = jnp.asarray(stiffness) * n.astype(jnp.result_type(stiffness))
+        value = jnp.where(reached, value, jnp.inf)
     weight = regulariser.weight(step) if callable(regulariser.weight) else regulariser.weight
     return Regularised(solution, jnp.asarray(weight, value.dtype) * value, value)
 
@@ -179,10 +131,10 @@ def _at_accepted(problem: tuple, saveat: diffrax.SaveAt, settings: dict, regular
 
 def _at_uniform(problem: tuple, saveat: diffrax.SaveAt, settings: dict, regulariser: LocalPenalty, key: PRNGKeyArray):
     """Saves the state at the random time beside what is asked for."""
-    _, _, t0, t1, _, y0, _ = problem
-    real = jnp.finfo(jnp.result_type(*jax.tree.leaves(y0))).dtype
-    start, end = jnp.asarray(t0, real), jnp.asarray(t1, real)
-    t = start + (end - start) * jax.random.uniform(key, dtype=real)
+    if settings.get("event") is not None:
+        raise ValueError("`event` may end the solve before the random time. Take `at='accepted'` or a `GlobalPenalty`.")
+    _, _, start, end, *_ = problem
+    t = start + (end - start) * jax.random.uniform(key, dtype=end.dtype)
     if isinstance(settings["adjoint"], diffrax.BacksolveAdjoint):
         solution, y = _among_times(problem, saveat, settings, t)
     else:
@@ -192,7 +144,7 @@ def _at_uniform(problem: tuple, saveat: diffrax.SaveAt, settings: dict, regulari
         (ts, _), (ys, at) = cast(tuple, solution.ts), cast(tuple, solution.ys)
         y = jax.tree.map(lambda leaf: leaf[0], at)
         solution = eqx.tree_at(lambda s: (s.ts, s.ys), solution, (ts, ys), is_leaf=lambda x: x is None)
-    mean = (end - start) / solution.stats["num_accepted_steps"]
+    mean = (end - start) / jnp.maximum(solution.stats["num_accepted_steps"], 1)
     h = jnp.where(end > start, jnp.minimum(mean, end - t), jnp.maximum(mean, end - t))
     return solution, (t, h, y), jnp.abs(end - start)
 
@@ -217,3 +169,64 @@ def _among_times(problem: tuple, saveat: diffrax.SaveAt, settings: dict, t: Arra
     y = jax.tree.map(lambda leaf: leaf[place + subs.t0], solution.ys)
     ts, ys = jax.tree.map(lambda leaf: leaf[kept], (solution.ts, solution.ys))
     return eqx.tree_at(lambda s: (s.ts, s.ys), solution, (ts, ys)), y
+
+
+def _along_path(
+    problem: tuple,
+    saveat: diffrax.SaveAt,
+    settings: dict,
+    regulariser: PathPenalty,
+    rate: Rate | None,
+    key: PRNGKeyArray | None,
+):
+    """Integrates the rate beside the state, which alone chooses the steps."""
+    terms, solver, t0, t1, dt0, y0, args = problem
+    if not isinstance(terms, diffrax.ODETerm):
+        raise ValueError(f"`terms` is {type(terms).__name__}; the penalty of a path is of one diffrax.ODETerm.")
+    if isinstance(settings["adjoint"], diffrax.BacksolveAdjoint) or saveat.dense:
+        raise ValueError(
+            "`regulariser` is a PathPenalty, whose integral can be saved neither beside dense output nor under "
+            "BacksolveAdjoint. Use RecursiveCheckpointAdjoint, or a LocalPenalty."
+        )
+    f, rate = terms.vector_field, regulariser.rate(terms.vector_field, y0, key=key) if rate is None else rate
+    both = diffrax.ODETerm(lambda t, state, args: (f(t, state[0], args), rate(t, state[0], args)))
+
+    def of_the_path(sub: diffrax.SubSaveAt) -> diffrax.SubSaveAt:
+        return eqx.tree_at(lambda s: s.fn, sub, lambda t, state, args: sub.fn(t, state[0], args))
+
+    asked = jax.tree.map(of_the_path, saveat.subs, is_leaf=lambda leaf: isinstance(leaf, diffrax.SubSaveAt))
+    integral = diffrax.SubSaveAt(t1=True, fn=lambda t, state, args: state[1])
+    solution = diffrax.diffeqsolve(
+        both, solver, t0, t1, dt0, (y0, jnp.zeros((), _real_dtype(y0))), args,
+        saveat=eqx.tree_at(lambda s: s.subs, saveat, (asked, integral), is_leaf=lambda x: x is None),
+        **settings | {"stepsize_controller": _steered_by_the_path(settings["stepsize_controller"])},
+    )  # fmt: skip
+    (ts, _), (ys, (value,)) = cast(tuple, solution.ts), cast(tuple, solution.ys)
+    solution = eqx.tree_at(lambda s: (s.ts, s.ys), solution, (ts, ys), is_leaf=lambda x: x is None)
+    return solution, jnp.abs(value)  # backwards in time it is negative
+
+
+def _steered_by_the_path(controller: Any) -> Any:
+    """The controller, its norm taken of the first of the two states alone."""
+    if hasattr(controller, "controller"):
+        return eqx.tree_at(lambda c: c.controller, controller, _steered_by_the_path(controller.controller))
+    if not hasattr(controller, "norm"):
+        return controller
+    norm = controller.norm
+    return eqx.tree_at(lambda c: c.norm, controller, lambda state: norm(state[0]))
+
+
+def _real_dtype(y0: PyTree) -> Any:
+    return jnp.finfo(jnp.result_type(*jax.tree.leaves(y0), 0.0)).dtype
+
+
+def _in_precision(real: Any, t0: Any, t1: Any, dt0: Any, saveat: diffrax.SaveAt):
+    """All times in the state's precision: Diffrax would promote the state to theirs."""
+    t0, t1, dt0 = (t if t is None else jnp.asarray(t, real) for t in (t0, t1, dt0))
+
+    def cast(sub: diffrax.SubSaveAt) -> diffrax.SubSaveAt:
+        return sub if sub.ts is None else eqx.tree_at(lambda s: s.ts, sub, jnp.asarray(sub.ts, real))
+
+    is_sub = lambda leaf: isinstance(leaf, diffrax.SubSaveAt)
+    subs = jax.tree.map(cast, saveat.subs, is_leaf=is_sub)
+    return t0, t1, dt0, eqx.tree_at(lambda s: s.subs, saveat, subs, is_leaf=lambda x: x is None)

@@ -27,14 +27,16 @@ _CHUNK_BYTES = 2**28  # of samples: what a streamed chunk may hold in memory, tw
 
 class NonFiniteLoss(FloatingPointError):
     """The loss, or the model after the update, stopped being finite at `step` (from 0), where the terms had the values
-    `terms`; the latest checkpoint is from before."""
+    `terms`, and the objective's metric `unsolved`, if it has one, that number; the latest checkpoint is from before."""
 
     step: int
     terms: dict[str, float]
+    unsolved: int
 
-    def __init__(self, step: int, terms: Mapping[str, float]):
-        self.step, self.terms = step, dict(terms)
+    def __init__(self, step: int, terms: Mapping[str, float], unsolved: int = 0):
+        self.step, self.terms, self.unsolved = step, dict(terms), unsolved
         values = ", ".join(f"{name} {value:.3g}" for name, value in self.terms.items())
+        values += f" ({unsolved} unsolved)" if unsolved else ""
         what = "the update made the model" if all(map(math.isfinite, self.terms.values())) else "the loss is"
         super().__init__(
             f"{what} not finite at step {step}: {values}. Try a lower learning rate, warm-up or clipped gradients;"
@@ -175,7 +177,9 @@ class _Program:
         if not finite.all():
             bad = int(np.argmin(finite))
             terms = {name: float(value[bad]) for name, value in metrics.items() if name.startswith("term/")}
-            raise NonFiniteLoss(first + bad, {name.removeprefix("term/"): value for name, value in terms.items()})
+            unsolved = int(metrics["unsolved"][bad]) if "unsolved" in metrics else 0
+            terms = {name.removeprefix("term/"): value for name, value in terms.items()}
+            raise NonFiniteLoss(first + bad, terms, unsolved)
         return metrics
 
     def _chunk(self, arrays, pool, chosen, key):
