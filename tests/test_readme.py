@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -29,7 +30,7 @@ def test_main_command_runs_an_experiment_that_exists():
 
 @pytest.mark.dtype
 def test_example_composes_and_its_gradient_is_right():
-    example, _ = blocks("python")
+    example, *_ = blocks("python")
     names: dict = {}
     exec(example, names)
     a, value, gradient = jnp.exp(names["field"]), names["value"], names["gradient"]
@@ -45,7 +46,7 @@ def test_example_composes_and_its_gradient_is_right():
 
 @pytest.mark.dtype
 def test_equation_of_ones_own_steps_and_its_gradient_is_right():
-    _, example = blocks("python")
+    _, example, _ = blocks("python")
     names: dict = {}
     exec(example, names)
     assert 0.1 < names["energy_now"] < 10
@@ -53,6 +54,16 @@ def test_equation_of_ones_own_steps_and_its_gradient_is_right():
     energy = jax.jit(names["energy"])
     slope = (energy(0.5 + step) - energy(0.5 - step)) / (2 * step)
     assert float(names["sensitivity"]) == pytest.approx(float(slope), rel=tolerance)
+
+
+@pytest.mark.dtype
+def test_regularised_example_has_a_gradient_that_lowers_the_loss():
+    _, _, example = blocks("python")
+    names: dict = {}
+    exec(example, names)
+    moved = jax.tree.map(lambda p, g: p - 1e-2 * g if eqx.is_array(g) else p, names["model"], names["gradient"])
+    before, after = (eqx.filter_jit(names["loss"])(model) for model in (names["model"], moved))
+    assert 0 < after < before
 
 
 def test_links_lead_somewhere():

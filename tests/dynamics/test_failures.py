@@ -37,6 +37,7 @@ def train(policy, starts):
     return state, log
 
 
+@pytest.mark.slow
 def test_training_that_skips_unsolved_samples_is_training_without_them():
     state, log = train("skip", STARTS)
     without, theirs = train("skip", STARTS[jnp.array([0, 1, 3])])

@@ -26,6 +26,7 @@ def test_the_divergence_of_a_constant_change_of_drift_is_exact_on_every_path(key
     assert path.ys.shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_the_divergence_of_two_ornstein_uhlenbeck_processes_is_the_known_one(key):
     # prior dz = -a z, posterior dz = -c (z - m), noise s. With z(t) ~ N(mu, v) under the posterior the rate is
     # E [(a - c) z + c m]^2 / (2 s^2).

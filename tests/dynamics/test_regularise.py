@@ -94,6 +94,7 @@ def test_a_solve_with_backsolve_adjoint_and_a_local_penalty_trains(form):
     assert abs(rate - 2.5) < 0.05
 
 
+@pytest.mark.slow
 def test_the_gradient_stops_at_the_state_where_asked():
     def penalty(y0, through, at):
         out = solve(2.0, LocalPenalty("error", 1.0, at=at, through_state=through), y0=y0, key=jax.random.key(0))

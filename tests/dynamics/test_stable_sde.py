@@ -18,6 +18,7 @@ def motion(sde, z0, t1, key):
     return sde.sde.terms(z0, 0.0, t1, key=jax.random.fold_in(key, 0)).terms[1].control.evaluate(0.0, t1)
 
 
+@pytest.mark.slow
 def test_the_langevin_form_settles_at_the_variance_of_the_ornstein_uhlenbeck_process(key):
     # ShARK is of order 1.5 here; z(6) has forgotten the start by e^-9.
     sde = StableSDE("langevin", lambda t, z, args: -1.5 * z, lambda t: 0.6, fixed(diffrax.ShARK(), 0.1))
