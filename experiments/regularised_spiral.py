@@ -49,11 +49,11 @@ CANDIDATES = {
 }
 WEIGHTS = {
     "global error": 3e-3,
-    "global stiffness": 1e-5,
+    "global stiffness": 1e-6,
     "local uniform": 3e-4,
-    "local accepted": 3e-4,
-    "kinetic": 1e-4,
-    "jacobian": 1e-5,
+    "local accepted": 1e-3,
+    "kinetic": 1e-5,
+    "jacobian": 1e-6,
     "taylor": 1e-6,
 }
 MATRIX = np.array([[-0.1, 2.0], [-2.0, -0.1]])
