@@ -67,12 +67,12 @@ CANDIDATES = {
 WEIGHTS = {
     "spirals": {
         "global error": 0.1,
-        "global stiffness": 3e-4,
-        "local uniform": 0.2,
+        "global stiffness": 1e-4,
+        "local uniform": 0.1,
         "local accepted": 0.1,
-        "kinetic": 0.01,
-        "jacobian": 0.01,
-        "taylor": 3e-4,
+        "kinetic": 0.02,
+        "jacobian": 0.04,
+        "taylor": 3e-3,
     },
     "digits": {
         "global error": 0.3,
