@@ -1,8 +1,10 @@
 """The Fourier space of fields on a periodic grid: what spectral solvers compute in."""
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -153,6 +155,12 @@ class Fourier(eqx.Module):
         axes, scale = tuple(range(-self.grid.ndim, 0)), np.prod(self.grid.shape) / np.prod(self.points)
         u_hat = jnp.fft.rfftn(u, axes=axes) if self.real else jnp.fft.fftn(u, axes=axes)
         return resize_coefficients(u_hat, self.kept, self.shape, self.real) * self.dtype.type(scale)
+
+    def of_points(
+        self, function: Callable[[Inexact[Array, "c *q"]], Inexact[Array, "m *q"]], u_hat: Complex[Array, "c *k"]
+    ) -> Complex[Array, "m *k"]:
+        """`from_points(function(to_points(u_hat)))`, of which reverse mode keeps the fields and not each factor."""
+        return self.from_points(jax.checkpoint(function, prevent_cse=False)(self.to_points(u_hat)))
 
     @property
     def mask(self) -> np.ndarray:

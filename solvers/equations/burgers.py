@@ -120,9 +120,9 @@ def _square_x(space: Fourier, u_hat: Complex[Array, "c *k"]) -> Complex[Array, "
 
 def _divergence_form(space: Fourier, u_hat: Complex[Array, "c *k"]) -> Complex[Array, "c *k"]:
     d = space.grid.ndim
-    u = space.to_points(u_hat)
     pairs = list(combinations_with_replacement(range(d), 2))
-    products = dict(zip(pairs, space.from_points(jnp.stack([u[i] * u[j] for i, j in pairs])), strict=True))
+    squares = space.of_points(lambda u: jnp.stack([u[i] * u[j] for i, j in pairs]), u_hat)
+    products = dict(zip(pairs, squares, strict=True))
     half = [-0.5 * space.derivative(j) for j in range(d)]
     return jnp.stack([sum(half[j] * products[min(i, j), max(i, j)] for j in range(d)) for i in range(d)])
 
@@ -130,15 +130,13 @@ def _divergence_form(space: Fourier, u_hat: Complex[Array, "c *k"]) -> Complex[A
 def _lamb_form(space: Fourier, u_hat: Complex[Array, "c *k"]) -> Complex[Array, "c *k"]:
     d = space.grid.ndim
     D = [space.derivative(j) for j in range(d)]
-    if d == 2:
-        curl_hat = [D[0] * u_hat[1] - D[1] * u_hat[0]]
-        u, v, w = space.to_points(jnp.stack([*u_hat, *curl_hat]))
-        cross, square = [v * w, -u * w], u * u + v * v
-    else:
-        curl_hat = [D[j] * u_hat[k] - D[k] * u_hat[j] for j, k in ((1, 2), (2, 0), (0, 1))]
-        fields = space.to_points(jnp.stack([*u_hat, *curl_hat]))
-        u, w = fields[:3], fields[3:]
-        cross = [u[j] * w[k] - u[k] * w[j] for j, k in ((1, 2), (2, 0), (0, 1))]
-        square = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
-    *cross_hat, square_hat = space.from_points(jnp.stack([*cross, square]))
+    pairs = ((0, 1),) if d == 2 else ((1, 2), (2, 0), (0, 1))
+    curl_hat = [D[j] * u_hat[k] - D[k] * u_hat[j] for j, k in pairs]
+
+    def products(fields: Array) -> Array:
+        u, w = fields[:d], fields[d:]
+        cross = [u[1] * w[0], -u[0] * w[0]] if d == 2 else [u[j] * w[k] - u[k] * w[j] for j, k in pairs]
+        return jnp.stack([*cross, jnp.sum(u * u, 0)])
+
+    *cross_hat, square_hat = space.of_points(products, jnp.stack([*u_hat, *curl_hat]))
     return jnp.stack([c - 0.5 * D_j * square_hat for c, D_j in zip(cross_hat, D, strict=True)])

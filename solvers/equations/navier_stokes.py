@@ -95,9 +95,12 @@ class NavierStokes3D(Equation):
     def nonlinear(self, space: Fourier, u_hat: Complex[Array, "c *k"], t: Float[Array, ""]) -> Complex[Array, "c *k"]:
         """The projection of `f - (u . grad) u`."""
         dx, dy, dz = (space.derivative(j) for j in range(3))
-        u, v, w = space.to_points(u_hat)
-        ww = w * w
-        uu, vv, uv, uw, vw = space.from_points(jnp.stack([u * u - ww, v * v - ww, u * v, u * w, v * w]))
+
+        def products(velocity: Array) -> Array:
+            u, v, w = velocity
+            return jnp.stack([u * u - w * w, v * v - w * w, u * v, u * w, v * w])
+
+        uu, vv, uv, uw, vw = space.of_points(products, u_hat)
         rate = -jnp.stack([dx * uu + dy * uv + dz * uw, dx * uv + dy * vv + dz * vw, dx * uw + dy * vw])
         if self.forcing is not None and not isinstance(self.forcing, KolmogorovForcing):
             rate = rate + force(self.forcing, space, t, 3)
