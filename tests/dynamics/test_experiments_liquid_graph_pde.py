@@ -21,9 +21,10 @@ from ..test_experiments import run
             [f"accuracy/{arm}@{depth}" for arm in ("gcn", "linear", "nonlinear") for depth in (1, 2)],
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "neural_pde_burgers.py",
             [f"relative_l2/{arm}@{when}" for arm in ("closure", "equation", "kept") for when in ("inside", "beyond")],
+            marks=pytest.mark.slow,
         ),
     ],
 )
