@@ -73,6 +73,7 @@ FORMS = {
 def test_a_solve_with_backsolve_adjoint_and_a_local_penalty_trains(form):
     target = eqx.filter_jit(lambda: solve(2.5, saveat=FORMS[form]).ys)()
     options = {"saveat": FORMS[form], "adjoint": dfx.BacksolveAdjoint()}
+    pace = 0.05 if form == "t1" else 0.2  # the end alone depends on the rate the most
 
     def loss(rate, key):
         out = solve(rate, LocalPenalty("error", 1e-3), key=key, **options)
@@ -81,7 +82,7 @@ def test_a_solve_with_backsolve_adjoint_and_a_local_penalty_trains(form):
     @jax.jit
     def train(rate, key):
         ((value, out), slope), key = jax.value_and_grad(loss, has_aux=True)(rate, key), jax.random.split(key)[0]
-        return rate - 0.2 * slope, value, out.ys, out.solution.ts
+        return rate - pace * slope, value, out.ys, out.solution.ts
 
     rate, values = jnp.array(2.2), []
     for step in range(30):

@@ -96,10 +96,12 @@ def test_a_data_path_controls_the_drift_and_missing_samples_are_bridged(key):
     xs[3:5, 0] = np.nan
     coefficients = diffrax.backward_hermite_coefficients(jnp.asarray(ts), jnp.asarray(xs))
     path = diffrax.CubicInterpolation(jnp.asarray(ts), coefficients)
+    integral = jnp.mean(jax.vmap(path.evaluate)((jnp.arange(4096) + 0.5) / 4096), 0)
     for form in ("langevin", "linear"):
         sde = StableSDE(form, Controlled(lambda t, z, x: x), lambda t: 0.0, fixed(diffrax.Heun(), 2**-6))
         z = jax.jit(lambda sde=sde: sde(jnp.zeros(2), 0.0, 1.0, path, key=key).ys[0])()
-        np.testing.assert_allclose(z, [(1 - np.cos(3.0)) / 3, 1 / 3], atol=6e-3)  # the spline's error
+        np.testing.assert_allclose(z, integral, atol=2e-4)
+    np.testing.assert_allclose(integral, [(1 - np.cos(3.0)) / 3, 1 / 3], atol=2e-2)  # the bridge over the gap
 
 
 @pytest.mark.slow
