@@ -38,8 +38,11 @@ class NeuralSDE(eqx.Module):
     - `drift`, `diffusion`: `f` and `g`. With `noise="diagonal"` `g` is as `y`, any PyTree, and each entry has a
       Brownian motion of its own; with `"general"` `y` is `(d,)` and `g: (d, m)` for `m` of them.
     - `integrator`: an adaptive controller needs a solver that estimates an error (`SPaRK`; `ShARK` and `SRA1` if `g`
-      does not depend on `y`; not `Euler`). Milstein's methods need diagonal noise, of which `g_i` depends on `y_i`
-      alone: that is not checked.
+      does not depend on `y`; not `Euler`), and should come back to the times at which it rejected a step, else it picks
+      the paths that are easy: `ClipStepSizeController(PIDController(..., pcoeff=0.1, icoeff=0.3),
+      store_rejected_steps=100)`. Without, noise that does not commute leads to wrong solutions, and the error of other
+      noise falls late, if at all, with the tolerance. Milstein's methods need diagonal noise, of which `g_i` depends on
+      `y_i` alone: that is not checked.
     - `resolution`: the time below which the path is interpolated. Steps shorter than that see too little noise. By
       default half of the `dt0` of fixed steps, and a 1024th of the interval for others.
 

@@ -42,13 +42,14 @@ def test_paths_converge_to_the_exact_ones_at_the_solvers_strong_order(key, solve
 @pytest.mark.slow
 def test_a_key_gives_the_same_path_at_every_tolerance(key):
     errors = []
-    for tol in (1e-1, 1e-4):
-        sde = linear(diffrax.SPaRK(), diffrax.PIDController(rtol=tol, atol=tol, dtmin=FINEST), 0.1)
+    for tol in (1e-2, 1e-4):
+        plain = diffrax.PIDController(rtol=tol, atol=tol, dtmin=FINEST, pcoeff=0.1, icoeff=0.3)
+        sde = linear(diffrax.SPaRK(), diffrax.ClipStepSizeController(plain, store_rejected_steps=200), 0.1)
         paths = jax.jit(
             jax.vmap(lambda k, sde=sde: sde(jnp.ones(1), 0.0, 1.0, key=k).ys[0] - exact(sde, jnp.ones(1), k))
         )
         errors.append(float(jnp.abs(paths(jax.random.split(key, 50))).mean()))
-    assert errors[1] < 2e-3 < errors[0] / 4
+    assert errors[1] < 5e-3 < errors[0] / 4
 
 
 def test_general_noise_enters_by_its_matrix_and_diagonal_noise_by_entries(key):
