@@ -100,7 +100,8 @@ class Config:
     """Of Tsit5, relative and absolute; by default 1e-5 for the spirals and 1e-6 for the digits, which are smoother."""
     dt0: float = 0.3
     """The first step tried."""
-    steps: int = 600
+    steps: int | None = None
+    """By default 600 for the spirals and 300 for the digits."""
     batch_size: int = 256
     learning_rate: float = 5e-3
     """The peak, after a tenth of the steps; to zero by a cosine."""
@@ -185,10 +186,11 @@ def main(config: Config, run: Run) -> dict[str, float]:
         return jnp.where(out.solved, error, jnp.inf), evaluations(model.ode.integrator.solver, out.solution)
 
     weights = CANDIDATES[config.data] if config.tune else config.weights or WEIGHTS[config.data]
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.steps // 10, config.steps)
+    steps = config.steps or {"spirals": 600, "digits": 300}[config.data]
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, steps // 10, steps)
     outcomes = compare(
         arms(loss, weights), model, train, optax.adam(schedule),
-        steps=config.steps, batch_size=config.batch_size, seed=run.seed, predict=predict,
+        steps=steps, batch_size=config.batch_size, seed=run.seed, predict=predict,
     )  # fmt: skip
     if config.tune:
         return tuning(outcomes)
