@@ -15,6 +15,8 @@ from .metrics import relative_l2 as relative_l2
 from .model_file import ModelFileError as ModelFileError
 from .model_file import load_model as load_model
 from .model_file import save_model as save_model
+from .quasi_newton import QuasiNewtonState as QuasiNewtonState
+from .quasi_newton import quasi_newton as quasi_newton
 from .run import Diverged as Diverged
 from .run import Run as Run
 from .run import RunError as RunError
