@@ -66,13 +66,13 @@ CANDIDATES = {
 }
 WEIGHTS = {
     "spirals": {
-        "global error": 0.1,
+        "global error": 0.03,
         "global stiffness": 1e-4,
         "local uniform": 0.1,
-        "local accepted": 0.1,
-        "kinetic": 0.02,
-        "jacobian": 0.04,
-        "taylor": 3e-3,
+        "local accepted": 0.03,
+        "kinetic": 0.3,
+        "jacobian": 0.3,
+        "taylor": 0.03,
     },
     "digits": {
         "global error": 0.3,
