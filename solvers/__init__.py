@@ -26,6 +26,7 @@ from .exponential import ETDRK as ETDRK
 from .exponential import Order as Order
 from .exponential import phi as phi
 from .exponential import phi_matrix as phi_matrix
+from .finite_difference import finite_difference as finite_difference
 from .fourier import Dealiasing as Dealiasing
 from .fourier import Fourier as Fourier
 from .frozen import Frozen as Frozen

@@ -20,13 +20,14 @@ from .grid import Grid
 
 
 def derivative(u: Float[Array, "c *n"], grid: Grid, axis: int, order: int = 1) -> Float[Array, "c *n"]:
-    """`d^order u / dx_axis^order`, by transforms along that axis alone.
+    """`d^order u / dx_axis^order`, by transforms along that axis alone: the others need not be periodic.
 
-    **Raises:** `ValueError` for an axis the grid does not have, or an order below 0.
+    **Raises:** `ValueError` for an axis the grid does not have, one that is not periodic, or an order below 0.
     """
-    _space(u, grid)
     if not 0 <= axis < grid.ndim:
         raise ValueError(f"`axis` is {axis}; the grid has axes 0 to {grid.ndim - 1}, the channels not counted.")
+    if u.shape[1:] != grid.shape or grid.placement[axis] != "left":
+        _space(u, grid)  # says which of the two
     if order < 0:
         raise ValueError(f"`order` is {order}; expected 0, 1, 2, ...")
     line = Fourier(Grid(grid.shape[axis], grid.lower[axis], grid.upper[axis]), dtype=u.dtype)

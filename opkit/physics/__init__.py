@@ -13,7 +13,11 @@ from .derivatives import jacobian as jacobian
 from .derivatives import laplacian as laplacian
 from .geometry import BoundaryPoints as BoundaryPoints
 from .geometry import Geometry as Geometry
+from .residuals import Form as Form
+from .residuals import Strong as Strong
+from .residuals import Unknown as Unknown
 from .shapes import Ball as Ball
 from .shapes import Box as Box
 from .shapes import PointCloud as PointCloud
 from .shapes import Polygon as Polygon
+from .strong_forms import StrongForm as StrongForm
