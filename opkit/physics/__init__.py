@@ -16,8 +16,13 @@ from .geometry import Geometry as Geometry
 from .residuals import Form as Form
 from .residuals import Strong as Strong
 from .residuals import Unknown as Unknown
+from .sampling import latin_hypercube as latin_hypercube
+from .sampling import residual_adaptive as residual_adaptive
+from .sampling import sobol as sobol
 from .shapes import Ball as Ball
 from .shapes import Box as Box
 from .shapes import PointCloud as PointCloud
 from .shapes import Polygon as Polygon
 from .strong_forms import StrongForm as StrongForm
+from .weighting import ascending as ascending
+from .weighting import causal_weights as causal_weights
