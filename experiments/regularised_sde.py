@@ -44,7 +44,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }
 WEIGHTS: dict[str, dict[str, Any]] = {
     "spiral": dict.fromkeys(REGULARISERS, 0.1),
-    "digits": dict.fromkeys(REGULARISERS, 0.1),
+    "digits": {"global error": 0.1, "local uniform": 0.3, "local accepted": 0.1},
 }
 CURVE = {"spiral": (0.01, 0.1, 0.3), "digits": (0.03, 0.3, 1.0)}
 
