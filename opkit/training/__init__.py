@@ -1,5 +1,7 @@
 from .averaging import averaged as averaged
 from .averaging import ema_parameters as ema_parameters
+from .balance import Balanced as Balanced
+from .balance import BalancedCarry as BalancedCarry
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Checkpoints as Checkpoints
 from .evaluate import evaluate as evaluate
