@@ -66,13 +66,13 @@ CANDIDATES = {
 }
 WEIGHTS = {
     "spirals": {
-        "global error": 0.03,
+        "global error": 0.1,
         "global stiffness": 1e-4,
-        "local uniform": 0.1,
-        "local accepted": 0.03,
-        "kinetic": 0.3,
+        "local uniform": 0.4,
+        "local accepted": 0.1,
+        "kinetic": 3.0,
         "jacobian": 0.3,
-        "taylor": 0.03,
+        "taylor": 0.3,
     },
     "digits": {
         "global error": 0.3,
