@@ -11,7 +11,7 @@ end. Beside the four regularisers stand their competitors: kinetic energy and Ja
 derivative (TayNODE). Weights are chosen on seeds 0 to 2, for which `--tune` trains every variant with four candidates
 and tests on a part of the training set; the claim is for other seeds. The trained models are also solved by other
 methods and tolerances (`transfer/...`, best over vanilla).
-One seed takes about four minutes on 2 cores.
+A seed takes three minutes on one core, and tuning on one seven.
 
 Pal, Ma, Shah and Rackauckas (2021), Opening the blackbox, arXiv:2105.03918; Pal, Edelman and Rackauckas (2023), Locally
 regularized neural differential equations, arXiv:2303.02262.

@@ -14,7 +14,7 @@ the mean square of `moment_residuals`, over 64 paths to train and 1024 others to
 Beside vanilla stand the three regularisers that SPaRK has: it shows no stages, of which to estimate a stiffness, and
 the competitors (kinetic energy, Jacobian, Taylor) are for ODEs. The weights, which fall tenfold during training, are
 to be chosen with `--tune` on seeds 0 to 2, of four candidates each; for digits on a part of the training set. `curve`
-are further weights of the best, for the figure.
+are further weights of the best, for the figure. A seed takes three minutes on one core.
 
 Pal, Ma, Shah and Rackauckas (2021), Opening the blackbox, arXiv:2105.03918; Pal, Edelman and Rackauckas (2023), Locally
 regularized neural differential equations, arXiv:2303.02262.
