@@ -254,11 +254,16 @@ def ratios(outcomes: Mapping[str, Outcome], best: str) -> dict[str, float]:
                 "nfe_ratio": outcome.evaluations / vanilla.evaluations,
                 "prediction_ratio": outcome.prediction_seconds / vanilla.prediction_seconds,
                 "training_ratio": outcome.training_seconds / vanilla.training_seconds,
-                "error_ratio": outcome.error / vanilla.error if vanilla.error else math.inf,
+                "error_ratio": _over(outcome.error, vanilla.error),
             }
             metrics |= {f"{name}/{figure}": value for figure, value in over.items()}
             metrics |= over if name == best else {}
     return metrics
+
+
+def _over(error: float, other: float) -> float:
+    """The ratio, one of two zeros."""
+    return error / other if other else math.inf if error else 1.0
 
 
 def pareto(outcomes: Mapping[str, Outcome], axis: Any, error: str = "test error") -> None:
