@@ -281,11 +281,13 @@ def _check_simple(corners: np.ndarray) -> None:
     """Raise where edges are of no length, or cross or touch others than their neighbours."""
     k = len(corners)
     ends = np.roll(corners, -1, axis=0)
-    if (np.linalg.norm(ends - corners, axis=-1) == 0).any() or _area(corners) == 0:
-        raise ValueError(f"`corners` are {corners.tolist()}; two in succession are equal, or all lie on a line.")
+    if (np.linalg.norm(ends - corners, axis=-1) == 0).any():
+        raise ValueError(f"`corners` are {corners.tolist()}; two in succession are equal.")
     side = lambda a, b, c: np.sign((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
     for i in range(k):
         for j in range(i + 2, k - (i == 0)):
             a, b, c, d = corners[i], ends[i], corners[j], ends[j]
             if side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0:
                 raise ValueError(f"`corners` make edges {i} and {j} cross; expected a simple polygon.")
+    if _area(corners) == 0:
+        raise ValueError(f"`corners` are {corners.tolist()}, all on a line.")

@@ -20,9 +20,11 @@ REGIONS = {
     "intersection": (intersection(Ball([0, 0], 1.0), Box([0, -1], [1, 1])), np.pi / 2, np.pi + 2),
     "difference": (difference(Box([-1, -1], [1, 1]), Ball([0, 0], 0.5)), 4 - np.pi / 4, 8 + np.pi),
 }
+QUICK = ("interval", "polygon", "difference")
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REGIONS]
 
 
-@pytest.mark.parametrize("name", REGIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_samples_are_inside_and_as_many_in_a_part_as_its_share_of_the_volume(key, name):
     region, volume, _ = REGIONS[name]
     points = np.asarray(jax.jit(lambda key: region.sample(4000, key=key))(key))
@@ -35,7 +37,7 @@ def test_samples_are_inside_and_as_many_in_a_part_as_its_share_of_the_volume(key
         assert scipy.stats.ks_2samp(points[:, axis], grid[inside, axis]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("name", REGIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_boundary_points_are_on_the_boundary_with_outward_unit_normals_and_pieces_have_their_shares(key, name):
     region, _, measure = REGIONS[name]
     points, normals, pieces = jax.jit(lambda key: region.sample_boundary(2000, key=key))(key)
@@ -55,6 +57,7 @@ def test_boundary_points_are_on_the_boundary_with_outward_unit_normals_and_piece
         np.testing.assert_allclose(share[-1], np.pi / measure, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["box", "disc", "polygon"])
 def test_signed_distance_is_the_distance_to_the_nearest_of_many_boundary_points(key, name):
     region, *_ = REGIONS[name]

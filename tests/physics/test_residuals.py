@@ -47,7 +47,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("Burgers 2-D, conservative", "KdV", "diffusion", "Allen-Cahn", "Schroedinger", "shallow water", "wave")
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_form_is_the_solvers_equation_and_another_coefficient_shows(name):
     equation, ndim, channels = CASES[name]
     grid = Grid((32,) * ndim, 0.0, BOX)
@@ -126,6 +130,7 @@ def test_a_forcing_drives_the_residual():
     np.testing.assert_allclose(found, [-np.cos(0.5), 0.0], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["left", "nodes", "chebyshev"])
 def test_points_and_grids_agree_to_the_order_of_the_grid(placement):
     field = lambda p: jnp.stack([jnp.exp(-0.2 * p[0]) * jnp.sin(p[1])])

@@ -48,6 +48,7 @@ def test_weighted_gradients_are_of_one_length():
     np.testing.assert_allclose(terms["b"].weight, 0.5 * weights["b"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_traces_of_the_tangent_kernels_are_right_in_the_mean():
     params, static = eqx.partition(network(), eqx.is_inexact_array)
     traces = {}

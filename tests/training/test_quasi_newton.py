@@ -92,12 +92,14 @@ def published(H, s, y, method):
     return (H - np.outer(Hy, Hy) / (y @ Hy) + phi * np.outer(v, v)) / tau + np.outer(s, s) / sy
 
 
+@pytest.mark.slow
 def test_several_iterations_an_update_are_as_many_updates_of_one():
     at_once, _ = minimise(rosenbrock, START, quasi_newton("self_scaled_broyden", iterations=12))
     singly, _ = minimise(rosenbrock, START, quasi_newton("self_scaled_broyden"), updates=12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), at_once, singly)
 
 
+@pytest.mark.slow
 def test_the_logarithm_has_the_same_minimum_of_a_least_squares_problem():
     function = lambda x: jnp.sum((jnp.array([3.0, 1.0, 2.0]) * x - 1) ** 2) + jnp.sum(x**4)
     plain, _ = minimise(function, jnp.zeros(3), quasi_newton(iterations=50))
