@@ -20,13 +20,14 @@ if not AS_USERS:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keep `plain` tests for the run without the hook, and only `plain` and `dtype` tests in it."""
+    """Keep `plain` tests for the run without the hook, and only `plain` and `dtype` tests in it; the longest first, as
+    workers take over from each other only what has not begun."""
     kept, dropped = [], []
     for item in items:
         plain, dtype = (item.get_closest_marker(name) is not None for name in ("plain", "dtype"))
         (kept if (plain or dtype if AS_USERS else not plain) else dropped).append(item)
     config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
+    items[:] = sorted(kept, key=lambda item: item.get_closest_marker("smoke") is None)
 
 
 @pytest.fixture

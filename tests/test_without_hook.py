@@ -10,6 +10,7 @@ import pytest
 from .conftest import AS_USERS
 
 
+@pytest.mark.smoke
 @pytest.mark.skipif(AS_USERS, reason="this is the outer run's part")
 def test_the_suite_passes_as_users_run_it():
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "PYTEST_"))}

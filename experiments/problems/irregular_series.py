@@ -1,9 +1,10 @@
-"""Series observed at irregular times: oscillators in closed form, and the carbon dioxide at Mauna Loa."""
+"""Series observed at irregular times: oscillators, sines with gaps, and the carbon dioxide at Mauna Loa."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 class Series(NamedTuple):
@@ -41,6 +42,35 @@ def draw_oscillators(
     return Series(
         values.astype(np.float32), truth.astype(np.float32), rng.random(truth.shape) < seen, np.ones(truth.shape, bool)
     )
+
+
+class Sines(NamedTuple):
+    """Series with their class, and for each missing rate what is left of them.
+
+    `holed`: for each rate the latest sample seen, whether it is of that time, and the gaps bridged linearly.
+    """
+
+    labels: Int[np.ndarray, " samples"]
+    holed: list[tuple[Float[np.ndarray, "samples t"], Bool[np.ndarray, "samples t"], Float[np.ndarray, "samples t"]]]
+
+
+def draw_sines(samples: int, points: int, *, classes: int, noise: float, rates: Sequence[float], seed: int) -> Sines:
+    """Sines of 2, 3, ... periods, the class, with random phase, over `points` times from the first to the last.
+
+    A sample that is missing at one rate is so at a higher one; the first never is.
+    """
+    rng = np.random.default_rng(seed)
+    times, labels = np.linspace(0, 1, points), rng.integers(0, classes, samples).astype(np.int32)
+    phase = rng.random((samples, 1)) * 2 * np.pi
+    xs = np.sin(2 * np.pi * (2 + labels[:, None]) * times + phase) + noise * rng.standard_normal((samples, points))
+    chance, holed = rng.random((samples, points)), []
+    chance[:, 0] = 1
+    for rate in rates:
+        new = chance >= rate
+        bridged = np.stack([np.interp(times, times[n], row[n]) for n, row in zip(new, xs, strict=True)])
+        latest = np.take_along_axis(xs, np.maximum.accumulate(np.where(new, np.arange(points), 0), 1), 1)
+        holed.append((latest, new, bridged))
+    return Sines(labels, holed)
 
 
 def read_co2(length: int, *, seen: float, seed: int) -> tuple[Series, Series]:
