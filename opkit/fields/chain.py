@@ -4,26 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Float
 
+from solvers import as_module
+
 Map = Callable[[Array], Array]
-
-
-class Function(eqx.Module):
-    """A plain function as a module: static, so that the leaves of a field are arrays alone."""
-
-    function: Map = eqx.field(static=True)
-
-    def __call__(self, x: Array) -> Array:
-        """`function(x)`."""
-        return self.function(x)
-
-
-def as_module(function: Map) -> Map:
-    """`function`, wrapped unless it is a PyTree with an inside."""
-    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(function))
-    return Function(function) if is_leaf else function
 
 
 class Chain(eqx.Module):

@@ -10,9 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from opkit.layers import initial
+from solvers import as_module
 
 from .arguments import check_point, check_sizes
-from .chain import Map, as_module
+from .chain import Map
 
 
 @runtime_checkable

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from solvers import Field
+from solvers import Field, as_module
 
 from .arguments import check_point, check_sizes
-from .chain import as_module
 
 
 class Separable(eqx.Module):
