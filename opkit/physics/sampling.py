@@ -2,11 +2,12 @@
 
 from functools import lru_cache
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .shapes import Box
 
@@ -49,7 +50,7 @@ def residual_adaptive(
 ) -> Float[Array, "n d"]:
     """`n` different ones of the candidates, drawn with probabilities `|r|^power / mean(|r|^power) + floor`: RAD.
 
-    To keep points and add `n` of the largest residuals (RAR-D), append what `floor=0` and `power=2` draw.
+    All points are drawn anew; to keep those there are and add some (RAR-D): `CollocationPoints`.
 
     **Arguments:** `candidates`: uniform points, several times `n`. `residual`: its size at each. `power`, `floor`: 1
     and 1 are the authors' first choice; with `floor=0` points come from the residual alone. Residuals that are not
@@ -70,6 +71,72 @@ def residual_adaptive(
     # the n largest of perturbed logarithms are n draws without repetition
     scores = jnp.log(density) + jax.random.gumbel(key, density.shape, density.dtype)
     return candidates[lax.top_k(scores, n)[1]]
+
+
+class CollocationPoints(eqx.Module):
+    """Points that grow where the residual is large, in arrays of fixed size: RAR-D.
+
+    The first points stay. What `add` draws fills the room beside them; once it is full, the oldest added ones give
+    way. A pure state, for an objective's carry: evaluate the residual at all of `points`, and give the term the `mask`
+    of those that count (the others are copies, so that they are safe to evaluate).
+
+        carry = CollocationPoints(sobol(box, 1000, key=key), room=2000)
+        carry = lax.cond(step % 500 == 0, lambda c: c.add(candidates, r, 50, key=key), lambda c: c, carry)
+        Term(jax.vmap(residual, (None, 0))(field, carry.points), "residual", mask=carry.mask)
+
+    RAD (`residual_adaptive`) replaces all points, which costs nothing more in a step and follows the residual; RAR-D
+    forgets nothing, at the price of more points.
+
+    **Arguments:** `start`: the first points, `(n, d)`. `room`: for how many more.
+
+    **Raises:** `ValueError` for no room.
+    """
+
+    points: Float[Array, "capacity d"]
+    added: Int[Array, ""]
+    kept: int = eqx.field(static=True)
+
+    def __init__(self, start: Float[Array, "n d"], room: int):
+        if room < 1:
+            raise ValueError(f"`room` is {room}; expected at least 1 point more.")
+        self.points = jnp.concatenate([start, start[jnp.arange(room) % len(start)]])
+        self.added = jnp.zeros((), jnp.int32)
+        self.kept = len(start)
+
+    @property
+    def mask(self) -> Bool[Array, " capacity"]:
+        """Which points count."""
+        return jnp.arange(len(self.points)) < self.kept + self.added
+
+    def add(
+        self,
+        candidates: Float[Array, "m d"],
+        residual: Float[Array, " m"],
+        n: int,
+        *,
+        power: float = 2.0,
+        floor: float = 0.0,
+        key: PRNGKeyArray,
+    ) -> "CollocationPoints":
+        """With `n` more points, drawn from the candidates as by `residual_adaptive`.
+
+        **Arguments:** `power`, `floor`: 2 and 0 are the authors' choice here; a large power adds the worst points
+        (RAR-G).
+
+        **Raises:** `ValueError` for more points than there is room, or as `residual_adaptive` does.
+
+        Wu et al. (2023), arXiv:2207.10289.
+        """
+        room = len(self.points) - self.kept
+        if n > room:
+            raise ValueError(f"`n` is {n}; expected at most the room of {room} points.")
+        drawn = residual_adaptive(candidates, residual, n, power=power, floor=floor, key=key)
+        # The count goes round from `room` to `2 room`, where all are full, lest it overflow.
+        place = self.kept + (self.added + jnp.arange(n)) % room
+        added = self.added + n
+        added = jnp.where(added >= 2 * room, added - room, added)
+        points = self.points.at[place].set(drawn.astype(self.points.dtype))
+        return eqx.tree_at(lambda state: (state.points, state.added), self, (points, added))
 
 
 def _check_number(n: int) -> None:

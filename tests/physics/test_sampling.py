@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from opkit.physics import Box, ascending, causal_weights, latin_hypercube, residual_adaptive, sobol
+from opkit.physics import Box, CollocationPoints, ascending, causal_weights, latin_hypercube, residual_adaptive, sobol
 
 BOX = Box([0.0, -1.0, 2.0], [1.0, 1.0, 5.0])
 
@@ -55,6 +55,30 @@ def test_adaptive_points_follow_the_residual(key):
     assert float(broken.min()) >= 0.5
 
 
+def test_added_points_lie_where_the_residual_is_and_the_first_stay(key):
+    size = lambda x: jnp.exp(-1000 * (x[:, 0] - 0.3) ** 2)
+    start = jax.random.uniform(key, (20, 1))
+
+    def grown(state, key):
+        draw, pick = jax.random.split(key)
+        candidates = jax.random.uniform(draw, (500, 1))
+        state = state.add(candidates, size(candidates), 4, key=pick)
+        return state, (state.points, state.mask)
+
+    state = CollocationPoints(start, room=10)
+    assert int(state.mask.sum()) == 20
+    run = jax.jit(lambda state: jax.lax.scan(grown, state, jax.random.split(key, 12)))
+    points, mask = map(np.asarray, run(state)[1])
+    np.testing.assert_array_equal(mask.sum(1)[[0, 1, 2, 11]], [24, 28, 30, 30])
+    np.testing.assert_array_equal(points[:, :20], np.broadcast_to(start, (12, 20, 1)))
+    for now, counts in zip(points, mask, strict=True):
+        assert np.abs(now[20:][counts[20:]] - 0.3).max() < 0.1
+    # the eleventh and the twelfth take the places of the first two
+    np.testing.assert_array_equal(points[2, 22:28], points[1, 22:28])
+    assert not np.isin(points[1, 20:22], points[2]).any()
+    assert len(np.unique(points[-1, 20:])) == 10
+
+
 def test_causal_weights_are_their_formula_and_carry_no_gradient():
     losses = jnp.array([1.0, 0.5, 2.0])
     np.testing.assert_allclose(causal_weights(losses, 0.3), np.exp([0.0, -0.3, -0.45]), rtol=1e-12)
@@ -78,3 +102,7 @@ def test_what_cannot_be_sampled_is_an_error():
         residual_adaptive(jnp.zeros((4, 1)), jnp.zeros(3), 2, key=key)
     with pytest.raises(ValueError, match="one for each slice of time"):
         causal_weights(jnp.zeros((2, 2)), 1.0)
+    with pytest.raises(ValueError, match="`room` is 0"):
+        CollocationPoints(jnp.zeros((4, 1)), 0)
+    with pytest.raises(ValueError, match="`n` is 3; expected at most the room of 2"):
+        CollocationPoints(jnp.zeros((4, 1)), 2).add(jnp.zeros((9, 1)), jnp.zeros(9), 3, key=key)
