@@ -34,8 +34,8 @@ class Balanced(eqx.Module):
       number: all terms fall at one rate. The trace is estimated by one random vector, `tr K = E |J^T v|^2`; terms
       must be residuals.
 
-    That costs a backward pass a term. A term without gradient keeps its weight. The weights are among the metrics, as
-    `weight/NAME`. Its carry is made by `start`:
+    That costs a backward pass a term, in `prepare`, before the step. A term without gradient keeps its weight. The
+    weights are among the metrics, as `weight/NAME`. Its carry is made by `start`:
 
         objective = Balanced(objective, "ntk")
         fit(objective, model, ..., carry=objective.start(("physics", "boundary")))
@@ -75,30 +75,35 @@ class Balanced(eqx.Module):
         """The first carry: weights of one for the terms `names`, and the objective's own, `inner`."""
         return BalancedCarry({name: jnp.ones(()) for name in names}, jnp.zeros((), jnp.int32), inner)
 
+    def prepare(self, model: Any, batch: Any, *, key: PRNGKeyArray, carry: BalancedCarry) -> BalancedCarry:
+        """The weights of this step: see `Objective`."""
+        prepare = getattr(self.objective, "prepare", None)
+        inner = carry.inner if prepare is None else prepare(model, batch, key=key, carry=carry.inner)
+        trained, rest = partition(model, self.trainable)
+
+        def terms(trained: PyTree) -> Terms:
+            return self.objective(eqx.combine(trained, rest), batch, key=key, carry=inner)[0]
+
+        names = set(jax.eval_shape(lambda p: {name: term.values for name, term in terms(p).items()}, trained))
+        if names != set(carry.weights):
+            raise ValueError(
+                f"`terms` of the objective are {sorted(names)}, and the carry was started for {sorted(carry.weights)}."
+            )
+        updated = lambda weights: self._updated(terms, trained, weights, key)
+        weights = lax.cond(carry.step % self.every == 0, updated, lambda weights: weights, carry.weights)
+        return BalancedCarry(weights, carry.step + 1, inner)
+
     def __call__(
         self, model: Any, batch: Any, *, key: PRNGKeyArray, carry: BalancedCarry
     ) -> tuple[dict[str, Term], Mapping[str, Array], BalancedCarry]:
         """See `Objective`."""
         terms, metrics, inner = self.objective(model, batch, key=key, carry=carry.inner)
-        if set(terms) != set(carry.weights):
-            raise ValueError(
-                f"`terms` of the objective are {sorted(terms)}, and the carry was started for {sorted(carry.weights)}."
-            )
-        trained, rest = partition(lax.stop_gradient(eqx.filter(model, eqx.is_array)), self.trainable)
-        rest = eqx.combine(rest, eqx.filter(model, eqx.is_array, inverse=True))
-
-        def again(trained: PyTree) -> Terms:
-            return self.objective(eqx.combine(trained, rest), batch, key=key, carry=carry.inner)[0]
-
-        sizes = lambda weights: self._updated(again, trained, weights, key)
-        weights = lax.cond(carry.step % self.every == 0, sizes, lambda weights: weights, carry.weights)
-        weights = lax.stop_gradient(weights)
         weighted = {
-            name: eqx.tree_at(lambda t: t.weight, term, term.weight * weights[name].astype(term.weight.dtype))
+            name: eqx.tree_at(lambda t: t.weight, term, term.weight * carry.weights[name].astype(term.weight.dtype))
             for name, term in terms.items()
         }
-        reported = {f"weight/{name}": weight for name, weight in weights.items()}
-        return weighted, {**metrics, **reported}, BalancedCarry(weights, carry.step + 1, inner)
+        reported = {f"weight/{name}": weight for name, weight in carry.weights.items()}
+        return weighted, {**metrics, **reported}, BalancedCarry(carry.weights, carry.step, inner)
 
     def _updated(self, terms: Any, trained: PyTree, weights: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
         sizes = {}

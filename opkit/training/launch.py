@@ -9,10 +9,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import jax
 import numpy as np
 
 from .atomic import write_json
@@ -47,6 +48,7 @@ def launch(
     presets: Mapping[str, C] | None = None,
     smoke: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0,),
+    double: bool = False,
     argv: Sequence[str] | None = None,
 ) -> Result:
     """Run `main(config, run)` for each seed of the command line, and return what it writes to `result.json`.
@@ -63,14 +65,16 @@ def launch(
 
     **Arguments:** `main` returns the figures of one seed; those at several resolutions are named `relative_l2@32`.
     `presets`: configurations by name. `smoke`: what `--smoke` replaces in the configuration; flags override it. It is
-    counted into the hash. `seeds`: the default of `--seeds`. `argv`: by default the command line; then an error that
-    says all ends the process with its message and the code 1.
+    counted into the hash. `seeds`: the default of `--seeds`. `double`: whether float64 is on while it runs, as
+    second-order optimisers need it. `argv`: by default the command line; then an error that says all ends the process
+    with its message and the code 1.
 
     **Raises:** `RunError`; `CheckpointError`; `ValueError` for a `config` that is no dataclass with defaults.
     """
     try:
         options, values = _parse(config, presets or {}, smoke or {}, seeds, argv)
-        return _run_all(main, values, options)
+        with jax.enable_x64(True) if double else nullcontext():
+            return _run_all(main, values, options)
     except (RunError, CheckpointError) as error:
         if argv is not None:
             raise

@@ -9,6 +9,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .iterations import iterate
+
 Method = Literal["self_scaled_broyden", "self_scaled_bfgs", "bfgs"]
 
 
@@ -58,7 +60,7 @@ def quasi_newton(
 
     **Arguments:** `logarithm`: minimise the logarithm of the value, which must be positive: its curvature does not
     fade with the loss. `linesearch_steps`: the most evaluations a line search takes. Memory: `n^2` numbers and as much
-    again for the next.
+    again for the next; where that is too much, `optax.lbfgs` keeps a few pairs of `s` and `y` instead.
 
     **Raises:** `ValueError` for another method, for `iterations` or `linesearch_steps` below one; from `init` for
     parameters that are not in float64, in whose rounding `y` drowns long before a minimum.
@@ -76,7 +78,7 @@ def quasi_newton(
     search = optax.scale_by_zoom_linesearch(linesearch_steps, initial_guess_strategy="one")
 
     def init(params: PyTree) -> QuasiNewtonState:
-        _require_double(params)
+        require_double(params)
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         zero = jnp.zeros((), jnp.int32)
         return QuasiNewtonState(jnp.eye(size), jnp.array(True), zero, zero, jnp.array(False))
@@ -106,18 +108,15 @@ def quasi_newton(
             inverse, fresh = jnp.eye(len(start)), jnp.array(True)
         state = state._replace(inverse=inverse, fresh=fresh, stalled=jnp.array(False))
 
-        def iterate(taken: tuple[Array, _Point]) -> tuple[Array, _Point]:
-            return taken[0] + 1, _iterate(taken[1], search, function, method)
-
-        going = lambda taken: (taken[0] < iterations) & ~taken[1].state.stalled
         first = _Point(start, value, gradient, state)
-        _, last = jax.lax.while_loop(going, iterate, (jnp.zeros((), jnp.int32), first))
+        last = iterate(lambda point: _iterate(point, search, function, method), first, iterations)
         return unravel(last.params - start), last.state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _require_double(params: PyTree) -> None:
+def require_double(params: PyTree) -> None:
+    """`ValueError` unless all parameters are in float64."""
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
     if kinds != {"float64"}:
         raise ValueError(

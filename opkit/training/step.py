@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from .state import TrainState, partition
-from .terms import Objective, total
+from .terms import Loss, Objective, total
 
 
 @runtime_checkable
@@ -35,7 +35,8 @@ def make_train_step(
     state then holds it, and the caller decides.
 
     **Arguments:** `optimiser`: any of Optax's; those that ask for the value, the gradient and the function along a
-    line (L-BFGS) get them. `trainable`: as in `partition`, and the same as the state's.
+    line (L-BFGS) get them, the function as a `Loss`, which has the terms. `trainable`: as in `partition`, and the same
+    as the state's.
 
     **Raises:** `ValueError`, when traced, for a metric of the objective that is no scalar or has a name above.
     """
@@ -43,14 +44,21 @@ def make_train_step(
 
     def step(state: TrainState, batch: Any, *, key: PRNGKeyArray) -> tuple[TrainState, dict[str, Array]]:
         trained, rest = partition(state.model, trainable)
+        prepare = getattr(objective, "prepare", None)
+        prepared = state.carry if prepare is None else prepare(state.model, batch, key=key, carry=state.carry)
 
         def loss(trained):
-            terms, metrics, carry = objective(eqx.combine(trained, rest), batch, key=key, carry=state.carry)
+            terms, metrics, carry = objective(eqx.combine(trained, rest), batch, key=key, carry=prepared)
             return total(terms), (terms, metrics, carry)
 
         (value, (terms, extra, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
         updates, opt_state = update(
-            gradient, state.opt_state, trained, value=value, grad=gradient, value_fn=lambda p: loss(p)[0]
+            gradient,
+            state.opt_state,
+            trained,
+            value=value,
+            grad=gradient,
+            value_fn=Loss(lambda p: loss(p)[1][0]),
         )
         trained = optax.apply_updates(trained, updates)
         healthy = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(trained)]

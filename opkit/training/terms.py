@@ -1,5 +1,6 @@
 """An objective's terms and the scalar derived from them."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -7,12 +8,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from solvers import Domain
 
 Terms = Mapping[str, "Term"]
+
+
+class Samplewise(eqx.Module):
+    """A term's values a sample at a time: `entries(sample)` is what it has of one of the `samples` (n, ...).
+
+    `entries` belongs to the trace it was made in, and so is to be called there.
+    """
+
+    entries: Callable[[Any], Float[Array, "..."]] = eqx.field(static=True)
+    samples: PyTree
 
 
 class Term(eqx.Module):
@@ -26,7 +38,7 @@ class Term(eqx.Module):
     **Arguments:** `values`: any shape. `weight`: a scalar factor. `mask`: which entries count, over the leading axes
     of `values`. `count`: the divisor; by default the number of entries that count. Where a batch is split in shards,
     give every shard the count of the *whole* batch: then the shards' totals, and their gradients, add up to those of
-    the batch, however uneven the split.
+    the batch, however uneven the split. `samplewise`: see `Term.of`, which gives it.
 
     **Raises:** `ValueError` for another kind, or a mask that is not over the leading axes.
     """
@@ -36,6 +48,7 @@ class Term(eqx.Module):
     weight: Float[Array, ""]
     mask: Bool[Array, "..."] | None
     count: Float[Array, ""]
+    samplewise: Samplewise | None
 
     def __init__(
         self,
@@ -45,6 +58,7 @@ class Term(eqx.Module):
         weight: ArrayLike = 1.0,
         mask: Bool[Array, "..."] | None = None,
         count: ArrayLike | None = None,
+        samplewise: Samplewise | None = None,
     ):
         if kind not in ("losses", "residual"):
             raise ValueError(f"`kind` is {kind!r}; expected 'losses' or 'residual'.")
@@ -60,14 +74,42 @@ class Term(eqx.Module):
         self.weight = jnp.asarray(weight, wide)
         self.mask = mask
         self.count = jnp.asarray(count, wide)
+        self.samplewise = samplewise
+
+    @classmethod
+    def of(
+        cls,
+        residual: Callable[[Any, Any], Float[Array, "..."]],
+        model: Any,
+        samples: PyTree,
+        *,
+        weight: ArrayLike = 1.0,
+        mask: Bool[Array, "..."] | None = None,
+        count: ArrayLike | None = None,
+    ) -> "Term":
+        """The term of `residual(model, sample)` at each sample: values `(n, ...)` of `samples` `(n, ...)`.
+
+        As `Term(jax.vmap(residual, (None, 0))(model, samples), "residual", ...)`, and it remembers the two: so
+        Gauss-Newton methods form its Jacobian a sample at a time, where that of bare values costs their number times
+        the batch. Samples are data: no gradient goes through them. Don't return such terms through `jax.jit`.
+        """
+        samples = lax.stop_gradient(samples)
+        entries = lambda sample: residual(model, sample)
+        samplewise = Samplewise(entries, samples)
+        return cls(jax.vmap(entries)(samples), "residual", weight=weight, mask=mask, count=count, samplewise=samplewise)
+
+    @property
+    def kept(self) -> Bool[Array, "..."]:
+        """Which of the values count: the mask, over all their axes."""
+        if self.mask is None:
+            return jnp.ones(self.values.shape, bool)
+        mask = self.mask.reshape(self.mask.shape + (1,) * (self.values.ndim - self.mask.ndim))
+        return jnp.broadcast_to(mask, self.values.shape)
 
     @property
     def residual(self) -> Float[Array, "..."]:
         """The values, zero where the mask excludes them (their gradient too, whatever they are)."""
-        if self.mask is None:
-            return self.values
-        mask = self.mask.reshape(self.mask.shape + (1,) * (self.values.ndim - self.mask.ndim))
-        return jnp.where(mask, self.values, 0)
+        return self.values if self.mask is None else jnp.where(self.kept, self.values, 0)
 
     @property
     def value(self) -> Float[Array, ""]:
@@ -78,7 +120,11 @@ class Term(eqx.Module):
 
 @runtime_checkable
 class Objective(Protocol):
-    """What trains: the terms of a model on a batch, figures to report (scalars), and the next carry."""
+    """What trains: the terms of a model on a batch, figures to report (scalars), and the next carry.
+
+    It may also have `prepare(model, batch, *, key, carry) -> carry`, which a step calls once before all else. What that
+    chooses by the model, such as points or weights, stays as it is while an optimiser tries other parameters.
+    """
 
     def __call__(
         self, model: Any, batch: Any, *, key: PRNGKeyArray, carry: PyTree
@@ -92,6 +138,21 @@ def total(terms: Terms) -> Float[Array, ""]:
     if not terms:
         raise ValueError("`terms` is empty; an objective returns at least one term.")
     return jnp.sum(jnp.stack([term.weight * term.value for term in terms.values()]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """`total(terms_fn(params))` as a function of the parameters; who has it has the terms too.
+
+    The `value_fn` of an optimiser that needs them. (Optax's line searches refuse arguments they do not know, so that
+    `terms_fn` cannot be one of its own.)
+    """
+
+    terms_fn: Callable[[PyTree], Terms]
+
+    def __call__(self, params: PyTree) -> Float[Array, ""]:
+        """Evaluate once."""
+        return total(self.terms_fn(params))
 
 
 def residual_vector(terms: Terms) -> Float[Array, " n"]:

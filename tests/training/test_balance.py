@@ -24,10 +24,11 @@ def network():
 def weights_after(method, steps, momentum=0.0):
     balanced = Balanced(objective, method, momentum=momentum)
     carry, model = balanced.start(("a", "b")), network()
-    call = eqx.filter_jit(lambda carry, key: balanced(model, None, key=key, carry=carry))
+    prepare = eqx.filter_jit(lambda carry, key: balanced.prepare(model, None, key=key, carry=carry))
     found = []
     for step in range(steps):
-        terms, metrics, carry = call(carry, jax.random.key(step))
+        carry = prepare(carry, jax.random.key(step))
+        terms, metrics, carry = balanced(model, None, key=jax.random.key(step), carry=carry)
         found.append({name: float(metrics[f"weight/{name}"]) for name in ("a", "b")})
     return terms, found
 
@@ -62,8 +63,8 @@ def test_traces_of_the_tangent_kernels_are_right_in_the_mean():
 
     @jax.jit
     def once(key):
-        metrics = balanced(network(), None, key=key, carry=balanced.start(("a", "b")))[1]
-        return metrics["weight/a"], metrics["weight/b"]
+        weights = balanced.prepare(network(), None, key=key, carry=balanced.start(("a", "b"))).weights
+        return weights["a"], weights["b"]
 
     a, b = jax.vmap(once)(jax.random.split(jax.random.key(0), 2000))
     # weight_b / weight_a = tr K_a / tr K_b, and K_b has one row: its estimate is exact
@@ -90,7 +91,7 @@ def test_what_cannot_be_balanced_is_an_error():
         Balanced(objective, momentum=1.0)
     balanced = Balanced(objective)
     with pytest.raises(ValueError, match=r"the carry was started for \['a'\]"):
-        balanced(network(), None, key=jax.random.key(0), carry=balanced.start(("a",)))
+        balanced.prepare(network(), None, key=jax.random.key(0), carry=balanced.start(("a",)))
     losses = Balanced(lambda *a, **k: ({"a": Term(jax.vmap(a[0])(X), "losses")}, {}, None), "ntk")
     with pytest.raises(ValueError, match="the tangent kernel is that of residuals"):
-        losses(network(), None, key=jax.random.key(0), carry=losses.start(("a",)))
+        losses.prepare(network(), None, key=jax.random.key(0), carry=losses.start(("a",)))

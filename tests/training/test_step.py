@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from opkit.training import Term, init_state, make_train_step, partition, supervised, total
+from opkit.training import Term, init_state, make_train_step, partition, residual_vector, supervised, total
 from solvers import Frozen
 
 RNG = np.random.default_rng(0)
@@ -124,6 +124,30 @@ def test_optimisers_that_search_along_a_line_get_its_function(optimiser, steps):
     for _ in range(steps):
         state, _ = step(state, (X, Y), key=KEY)
     np.testing.assert_allclose(state.model["w"], np.linalg.lstsq(X, Y)[0], atol=1e-6)
+
+
+def test_optimisers_that_ask_for_the_terms_get_their_function():
+    def update(updates, state, params, *, value_fn, value, **unused):
+        doubled = residual_vector(value_fn.terms_fn(jax.tree.map(lambda p: 2 * p, params)))
+        return jax.tree.map(jnp.zeros_like, updates), jnp.sum(doubled**2) / value
+
+    optimiser = optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
+    objective = lambda w, batch, *, key, carry: ({"a": Term.of(lambda w, x: w * x, w, batch)}, {}, carry)
+    state, _ = make_train_step(objective, optimiser)(init_state(jnp.ones(2), optimiser), X[:, :2], key=KEY)
+    np.testing.assert_allclose(state.opt_state, 4, rtol=1e-12)
+
+
+def test_a_term_that_keeps_its_residual_costs_a_first_order_step_nothing():
+    def flops(term):
+        objective = lambda model, batch, *, key, carry: ({"data": term(model, batch[0])}, {}, carry)
+        trained, rest = partition(mlp())
+        step = make_train_step(objective, optax.sgd(0.1))
+        run = lambda trained: step(init_state(eqx.combine(trained, rest), optax.sgd(0.1)), (X, Y), key=KEY)[1]
+        return jax.jit(run).lower(trained).compile().cost_analysis()["flops"]
+
+    residual = lambda model, x: model(x) ** 2
+    bare = flops(lambda model, x: Term(jax.vmap(lambda x: residual(model, x))(x), "residual"))
+    assert flops(lambda model, x: Term.of(residual, model, x)) == bare
 
 
 @pytest.mark.parametrize(("x", "rate"), [(jnp.inf, 0.1), (1.0, jnp.inf)])

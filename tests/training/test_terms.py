@@ -60,6 +60,22 @@ def test_the_squared_norm_of_the_residual_vector_is_the_total():
     np.testing.assert_allclose(jnp.sum(residual_vector(terms) ** 2), total(terms), rtol=1e-14)
 
 
+def test_a_term_of_a_residual_has_its_values_at_the_samples_and_no_gradient_through_them():
+    points, targets = jnp.asarray(RNG.normal(size=(4, 2))), jnp.asarray(RNG.normal(size=4))
+    residual = lambda w, sample: w * sample[0] - sample[1]
+
+    def value(w, points, of):
+        terms = Term.of(residual, w, (points, targets)) if of else Term(w * points - targets[:, None], "residual")
+        return total({"r": terms})
+
+    w = jnp.asarray([0.3, -2.0])
+    found, (slope, none) = jax.value_and_grad(value, (0, 1))(w, points, True)
+    expected = jax.value_and_grad(value)(w, points, False)
+    np.testing.assert_allclose(found, expected[0], rtol=1e-14)
+    np.testing.assert_allclose(slope, expected[1], rtol=1e-14)
+    np.testing.assert_array_equal(none, 0)
+
+
 def test_supervised_is_the_mean_over_the_batch_of_the_loss_on_the_query():
     x, y = jnp.asarray(RNG.normal(size=(4, 1, 6))), jnp.asarray(RNG.normal(size=(4, 1, 3)))
     seen = []
