@@ -13,7 +13,7 @@ for `f` and `g(t, z)`; the stable ones have `f` of the same size behind a tanh, 
 of three, by the accuracy with half of the samples missing on a part of the training set (`--tune`). `naive` is the free
 one as networks are made, with the factor 1. Beside the SDEs stand a GRU (last sample seen, whether it is new, time) and
 chance. Numbers of parameters are within 5 %, training steps and batches the same; accuracies are of mean logits over 4
-paths. A seed takes four minutes on one core, and tuning on one five.
+paths. A seed takes six minutes on one core, and tuning on one ten.
 
 Oh, Lim and Kim (2024), Stable neural stochastic differential equations in analyzing irregular time series data,
 arXiv:2402.14989.
@@ -57,7 +57,7 @@ class Config:
     """Of the state."""
     width: int = 32
     """Of the drift's hidden layer."""
-    steps: int = 400
+    steps: int = 800
     batch_size: int = 64
     learning_rate: float = 1e-2
     """The peak, after a tenth of the steps; to zero by a cosine."""
