@@ -36,23 +36,31 @@ def test_darcy_is_drawn_learnt_and_measured_at_three_resolutions(tmp_path):
     }
 
 
-@pytest.mark.smoke
-def test_darcy_learns_from_a_file_and_refuses_a_damaged_one(tmp_path):
-    rng = np.random.default_rng(0)
-    arrays = {}
+def darcy_arrays():
+    rng, arrays = np.random.default_rng(0), {}
     for name, samples, n in (("train", 32, 8), ("test", 6, 8), ("test16", 6, 16)):
         x = rng.random((samples, n, n)) > 0.5
         arrays |= {
             f"x_{name}": x,
             f"y_{name}": rng.random((samples, n, n)).astype(np.float32) + 3 * x.mean((1, 2), keepdims=True),
         }
-    np.savez(tmp_path / "good.npz", **arrays)
-    arrays["y_train"][3, 2, 1] = np.nan
-    np.savez(tmp_path / "bad.npz", **arrays)
+    return arrays
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+def test_darcy_learns_from_a_file(tmp_path):
+    np.savez(tmp_path / "good.npz", **darcy_arrays())
     done = run("fno_darcy.py", "--smoke", "--data", str(tmp_path / "good.npz"), "--out", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "@8" in done.stdout
     assert "relative_l2/fno" in done.stdout
+
+
+def test_darcy_refuses_a_damaged_file(tmp_path):
+    arrays = darcy_arrays()
+    arrays["y_train"][3, 2, 1] = np.nan
+    np.savez(tmp_path / "bad.npz", **arrays)
     done = run("fno_darcy.py", "--smoke", "--data", str(tmp_path / "bad.npz"), "--out", str(tmp_path / "runs"))
     assert done.returncode != 0
     assert "'y_train' has NaN or infinity in 1 of 32 samples, the first at index 3" in done.stderr

@@ -29,8 +29,9 @@ def test_posterior_variance_is_that_of_the_inverse_hessian(inverse):
     np.testing.assert_allclose(variance, np.diag(quantity @ covariance @ quantity.T), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", ["inverse_diffusivity", pytest.param("inverse_navier_stokes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["inverse_diffusivity", "inverse_navier_stokes"])
 def test_inverse_problem_improves_on_its_guess(name, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # it is compiled once and hardly runs
