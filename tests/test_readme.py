@@ -1,5 +1,6 @@
 """What README tells a newcomer to do is what is done."""
 
+import math
 import re
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_example_composes_and_its_gradient_is_right():
 
 @pytest.mark.dtype
 def test_equation_of_ones_own_steps_and_its_gradient_is_right():
-    _, example, _ = blocks("python")
+    _, example, *_ = blocks("python")
     names: dict = {}
     exec(example, names)
     assert 0.1 < names["energy_now"] < 10
@@ -58,12 +59,19 @@ def test_equation_of_ones_own_steps_and_its_gradient_is_right():
 
 @pytest.mark.dtype
 def test_regularised_example_has_a_gradient_that_lowers_the_loss():
-    _, _, example = blocks("python")
+    _, _, example, _ = blocks("python")
     names: dict = {}
     exec(example, names)
     moved = jax.tree.map(lambda p, g: p - 1e-2 * g if eqx.is_array(g) else p, names["model"], names["gradient"])
     before, after = (eqx.filter_jit(names["loss"])(model) for model in (names["model"], moved))
     assert 0 < after < before
+
+
+def test_network_solves_the_equation():
+    *_, example = blocks("python")
+    names: dict = {}
+    exec(example, names)
+    assert float(names["centre"][0]) == pytest.approx(math.log(24 - 16 * 2**0.5), abs=1e-6)
 
 
 def test_links_lead_somewhere():
