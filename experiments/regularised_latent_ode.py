@@ -41,13 +41,24 @@ CANDIDATES = {
     **dict.fromkeys(("kinetic", "taylor"), (3.0, 10.0, 30.0, 100.0)),
 }
 WEIGHTS = {
-    "global error": 0.05,
-    "local uniform": 1.5,
-    "local accepted": 0.05,
-    "global stiffness": 0.1,
-    "kinetic": 30.0,
-    "jacobian": 0.01,
-    "taylor": 30.0,
+    "oscillators": {
+        "global error": 0.05,
+        "local uniform": 1.5,
+        "local accepted": 0.05,
+        "global stiffness": 0.1,
+        "kinetic": 30.0,
+        "jacobian": 0.01,
+        "taylor": 30.0,
+    },
+    "real": {
+        "global error": 0.5,
+        "local uniform": 0.2,
+        "local accepted": 0.2,
+        "global stiffness": 1.0,
+        "kinetic": 100.0,
+        "jacobian": 0.3,
+        "taylor": 100.0,
+    },
 }
 
 
@@ -79,7 +90,8 @@ class Config:
     """To zero by a cosine; gradients are clipped at the norm 1."""
     decay: float = 0.05
     """What remains of a penalty's weight at the end."""
-    weights: dict[str, float] = dataclasses.field(default_factory=lambda: dict(WEIGHTS))
+    weights: dict[str, float] | None = None
+    """Of the penalties; by default `WEIGHTS`."""
     tune: bool = False
     """Train with every candidate weight, and test on a fifth of the training set."""
 
@@ -128,8 +140,9 @@ def main(config: Config, run: Run) -> dict[str, float]:
         return error, evaluations(model.integrator.solver, out.solution)
 
     rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    weights = CANDIDATES if config.tune else WEIGHTS[config.data] if config.weights is None else config.weights
     outcomes = compare(
-        arms(loss, CANDIDATES if config.tune else config.weights, decay=config.decay, steps=config.steps), model, train,
+        arms(loss, weights, decay=config.decay, steps=config.steps), model, train,
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         steps=config.steps, batch_size=config.batch_size, seed=run.seed, predict=predict,
         repeats=1 if config.tune else 15,
