@@ -10,7 +10,8 @@ regularisers, kinetic energy and Jacobian (RNODE) and the second derivative (Tay
 negative log-likelihood of the test points in nats, `gap` how much it is above that of the true density on the same
 points (near zero, so no ratio is made of it), `nfe` the evaluations of one solve of all test points, data to base. The
 trace is exact. Penalties fade to a tenth; their weights, each density's own, were chosen on seeds 0 to 2 by `--tune`,
-which trains every variant with each of four and tests on other points: the cheapest within 0.04 nats. A seed takes six minutes on one core, and tuning on one fifteen.
+which trains every variant with each of four and tests on other points: the cheapest within 0.04 nats. A seed takes six
+minutes on one core, and tuning on one fifteen.
 
 Grathwohl et al. (2019), FFJORD, arXiv:1810.01367; Lipman et al. (2023), Flow matching for generative modeling,
 arXiv:2210.02747; Finlay et al. (2020), How to train your neural ODE, arXiv:2002.02798.
