@@ -1,8 +1,9 @@
 """Classify series with missing samples by neural SDEs of stable form, and by a free one.
 
 Claim: from complete series to ones of which half of the samples are missing, a neural SDE of one of three stable forms
-(Langevin-type, linear-noise, geometric) loses at most half of the accuracy that a free neural SDE loses. Published: the
-stable forms are ahead on irregular series, with no figure of this kind.
+(Langevin-type, linear-noise, geometric) loses at most half of the accuracy that a free neural SDE loses. It is not
+borne out: at a half all lose little; at 70 % the stable ones lose half of what the free one as networks are made does,
+and as much as one whose noise is chosen. Published: the stable forms are ahead on irregular series.
 
 Series are sines of three frequencies with random phase and noise, at 33 times; each sample but the first is missing
 with a probability of 0, 0.3, 0.5 or 0.7, when trained and when tested, and arms are trained on each rate. All SDEs are
