@@ -1,8 +1,8 @@
 """Neural SDEs that their solver finds easy: a spiral by its moments, and digits.
 
 Claim: for SDEs the solver's own error estimate, as a penalty, is a trade-off: the curve of loss against steps over the
-weights, and on it a point of at most 0.8 of the plain model's steps at a moment loss of at most 1.1 times its own.
-Published (MNIST): 0.6 to 0.8 of the prediction time.
+weights, and on it a point of at most 0.8 of the plain model's steps at a moment loss of at most 1.1 times its own. Of
+the spiral that point is not borne out: see the table of claims. Published (MNIST): 0.6 to 0.8 of the prediction time.
 
 `--data spiral`: `dz1 = (-0.1 z1^3 + 2 z2^3) dt + 0.2 z1 dW1`, `dz2 = (-2 z1^3 - 0.1 z2^3) dt + 0.2 z2 dW2` (Ito) from
 (2, 0), whose means and variances at 30 times, over 10,000 paths of small steps, a neural SDE is to match; the loss is
