@@ -30,6 +30,7 @@ def test_the_lift_is_exact_for_sums_of_functions_of_one_coordinate():
     np.testing.assert_allclose(found, jax.vmap(value)(points), atol=1e-13)
 
 
+@pytest.mark.slow
 def test_hard_conditions_take_it_with_bounded_second_derivatives_at_corners():
     box = Box((0.0, 0.0), (1.0, 1.0))
     lift = BoxLift(box, data)
