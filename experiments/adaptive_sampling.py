@@ -3,10 +3,9 @@
 Claim: on Poisson's equation whose solution is a peak of width 0.03, points drawn by residual (RAD) give at least three
 times as small an error as uniform ones, at equal numbers of points, network and iterations.
 
-`-lap u = f` on [-1, 1]^2 with `u = exp(-1000 |x - (1/2, 1/2)|^2)`, zero on the boundary to 1e-108. All arms have new
-points each round but `fixed`, whose first uniform ones stay; `uniform`; `rad`; and `rar-d`, which begins with half of
-the points at one place each and one quarter twice, and puts points of large residual in the room. The error is the
-relative L2 on 201 x 201 points.
+`-lap u = f` on [-1, 1]^2 with `u = exp(-1000 |x - (1/2, 1/2)|^2)`, zero on the boundary to 1e-108. Arms: `fixed`,
+uniform points that stay; `uniform`, new ones each round; `rad`; and `rar-d`, which begins with half as many, each
+twice, and replaces the copies by points of large residual. The error is the relative L2 on 201 x 201 points.
 
 Wu, Zhu, Tan, Kartha and Lu (2023), arXiv:2207.10289; Tang, Wan and Yang (2023), DAS-PINNs, arXiv:2112.14038, for the
 problem.

@@ -31,7 +31,6 @@ from .fourier import Dealiasing as Dealiasing
 from .fourier import Fourier as Fourier
 from .frozen import Frozen as Frozen
 from .frozen import frozen_unless_traced as frozen_unless_traced
-from .functions import Function as Function
 from .functions import as_module as as_module
 from .grid import Domain as Domain
 from .grid import Grid as Grid
