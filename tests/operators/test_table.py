@@ -15,82 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from opkit.operators import FNO, ResNet
-from solvers import Grid, Operator
+from opkit.operators import FNO
+from solvers import Grid
 
-IN, OUT, WIDTH, DEPTH = 2, 3, 4, 2
+from . import rows_basic
+from .rows import IN, OUT, Consistent, OneResolution
 
-
-@dataclasses.dataclass(frozen=True)
-class Consistent:
-    """The outputs on spacings h and h / 2 differ by O(h^order); infinite order: by round-off once h resolves them."""
-
-    order: float
-
-
-@dataclasses.dataclass(frozen=True)
-class OneResolution:
-    """No consistency is claimed, for the reason given."""
-
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    name: str
-    build: Callable[..., Operator]  # build(ndim, key=key), IN to OUT channels
-    parameters: Callable[[int], int]  # exact count in ndim dimensions
-    claim: Consistent | OneResolution | None
-    conditioning: int = 0
-    placement: str = "left"
-
-
-def mlp(inputs, hidden, outputs):
-    return inputs * hidden + hidden + hidden * outputs + outputs
-
-
-def fno(ndim, *, key):
-    return FNO(
-        IN, OUT, modes=(4, 3, 2)[:ndim], width=WIDTH, depth=DEPTH, groups=2, coordinates=False, conditioning=2, key=key
-    )
-
-
-def fno_parameters(ndim):
-    spectral = 2 * (4, 7 * 3, 7 * 5 * 2)[ndim - 1] * WIDTH**2 + WIDTH
-    skips, norm, film = WIDTH**2 + WIDTH, 2 * WIDTH, mlp(2, WIDTH, 2 * WIDTH)
-    block = spectral + skips + norm + film + mlp(WIDTH, WIDTH // 2, WIDTH)
-    return mlp(IN, 2 * WIDTH, WIDTH) + DEPTH * block + mlp(WIDTH, 2 * WIDTH, OUT)
-
-
-def fno_on_a_box(ndim, *, key):
-    return FNO(IN, OUT, modes=(4, 3, 2)[:ndim], width=WIDTH, depth=DEPTH, padding=0.25, mlp_ratio=0, key=key)
-
-
-def fno_on_a_box_parameters(ndim):
-    block = 2 * (4, 7 * 3, 7 * 5 * 2)[ndim - 1] * WIDTH**2 + WIDTH + WIDTH**2
-    return mlp(IN + ndim, 2 * WIDTH, WIDTH) + DEPTH * block + mlp(WIDTH, 2 * WIDTH, OUT)
-
-
-def resnet(ndim, *, key):
-    boundary = ("reflect", "zero", "replicate")[:ndim]
-    return ResNet(
-        IN, OUT, ndim=ndim, width=WIDTH, depth=DEPTH, dilations=(1, 2), boundary=boundary, coordinates=True, key=key
-    )
-
-
-def resnet_parameters(ndim):
-    convolutions = 2 * (WIDTH**2 * 3**ndim + WIDTH)
-    return (IN + ndim) * WIDTH + WIDTH + DEPTH * convolutions + WIDTH * OUT + OUT
-
-
-TABLE = [
-    Row("FNO", fno, fno_parameters, Consistent(math.inf), conditioning=2),
-    Row("FNO on a box", fno_on_a_box, fno_on_a_box_parameters, Consistent(1), placement="nodes"),
-    Row("ResNet", resnet, resnet_parameters, OneResolution("its kernels count points, not lengths")),
-]
+TABLE = [*rows_basic.ROWS]
 
 every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-every_dimension = pytest.mark.parametrize("ndim", [1, 2, 3])
+
+
+def cases(most):
+    """Every row in every dimension up to `most` that it works in; three dimensions are slow to compile."""
+    return pytest.mark.parametrize(
+        ("row", "ndim"),
+        [
+            pytest.param(row, ndim, id=f"{row.name} {ndim}-D", marks=[pytest.mark.slow] * (ndim == 3))
+            for row in TABLE
+            for ndim in row.dimensions
+            if ndim <= most
+        ],
+    )
 
 
 def perturbed(op, key):
@@ -151,20 +97,17 @@ def check_claim(row, ndim, key):
         assert fine < 0.1 * scale, f"{row.name} differs between grids by {fine / scale:.1e}"
 
 
-@every_row
-@every_dimension
+@cases(3)
 def test_every_resolution_is_accepted_even_coarser_than_the_modes(row, ndim, key):
     check_resolutions(row, ndim, key)
 
 
-@every_row
-@pytest.mark.parametrize("ndim", [1, 2])
+@cases(2)
 def test_what_is_claimed_about_the_discretisation_holds(row, ndim, key):
     check_claim(row, ndim, key)
 
 
-@every_row
-@every_dimension
+@cases(3)
 def test_the_number_of_parameters_is_the_formula(row, ndim):
     arrays = eqx.filter(eqx.filter_eval_shape(row.build, ndim, key=jax.random.key(0)), lambda x: hasattr(x, "size"))
     assert sum(x.size for x in jax.tree.leaves(arrays)) == row.parameters(ndim)
@@ -173,7 +116,8 @@ def test_the_number_of_parameters_is_the_formula(row, ndim):
 @pytest.mark.dtype
 @every_row
 def test_the_precision_follows_the_input(row):
-    op, grid = row.build(2, key=jax.random.key(0)), Grid((9, 8), placement=row.placement)
+    ndim = min(2, max(row.dimensions))
+    op, grid = row.build(ndim, key=jax.random.key(0)), Grid((9, 8)[:ndim], placement=row.placement)
     u = smooth_field(grid)
     dtypes = [jnp.bfloat16, jnp.float32] + [jnp.float64] * jax.config.read("jax_enable_x64")
     for dtype in dtypes:
@@ -185,8 +129,9 @@ def test_the_precision_follows_the_input(row):
 
 @every_row
 def test_vmap_is_a_loop_and_jit_changes_nothing(row, key):
-    op, grid = perturbed(row.build(1, key=key), key), Grid(9, placement=row.placement)
-    u, args = jax.random.normal(key, (2, IN, 9)), parameters_of(row)
+    ndim = min(row.dimensions)
+    op, grid = perturbed(row.build(ndim, key=key), key), Grid((9, 8)[:ndim], placement=row.placement)
+    u, args = jax.random.normal(key, (2, IN, *grid.shape)), parameters_of(row)
     loop = [op(v, grid, args=args) for v in u]
     compiled = [apply(op, v, grid, args) for v in u]
     mapped = eqx.filter_jit(jax.vmap(lambda v: op(v, grid, args=args)))(u)
@@ -196,8 +141,9 @@ def test_vmap_is_a_loop_and_jit_changes_nothing(row, key):
 
 @every_row
 def test_the_gradient_is_the_limit_of_differences(row, key):
-    grid = Grid((6, 5), placement=row.placement)
-    arrays, static = eqx.partition(perturbed(row.build(2, key=key), key), eqx.is_inexact_array)
+    ndim = min(2, max(row.dimensions))
+    grid = Grid((6, 5)[:ndim], placement=row.placement)
+    arrays, static = eqx.partition(perturbed(row.build(ndim, key=key), key), eqx.is_inexact_array)
     u = smooth_field(grid)
     rng = np.random.default_rng(2)
     direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), (arrays, u))
@@ -239,7 +185,9 @@ def layer_norm_of_any_grid(v, grid):
 
 
 def planted(fault):
-    return dataclasses.replace(TABLE[0], name="planted", build=lambda ndim, *, key: Planted(fno(ndim, key=key), fault))
+    return dataclasses.replace(
+        TABLE[0], name="planted", build=lambda ndim, *, key: Planted(TABLE[0].build(ndim, key=key), fault)
+    )
 
 
 def test_a_layer_norm_over_space_is_caught(key):
