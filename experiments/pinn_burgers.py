@@ -40,10 +40,10 @@ class Config:
     """A file with `t`, `x` and `u`, to test against too."""
     width: int = 24
     depth: int = 3
-    points: int = 6000
-    candidates: int = 30000
+    points: int = 8000
+    candidates: int = 40000
     """Of which the points are drawn, with probability by residual."""
-    rounds: int = 12
+    rounds: int = 24
     iterations: int = 500
     """Of the optimiser on the points of one round."""
 

@@ -1,7 +1,7 @@
 """Solve Poisson's and Helmholtz' equations by physics-informed networks, to the accuracy of a spectral method.
 
-Claim: with exact boundary values and Levenberg-Marquardt on points of a shifted Sobol sequence, a network of 1,300
-parameters has a relative L2 error of at most 1e-8 for Poisson's equation with a smooth solution, and of 1e-5 for
+Claim: with exact boundary values and Levenberg-Marquardt on points of a shifted Sobol sequence, networks of 1,300 to
+1,800 parameters have a relative L2 error of at most 1e-8 for Poisson's equation with a smooth solution, and of 1e-5 for
 Helmholtz' with `a = (4, 1)`.
 
 On [-1, 1]^2 with zero boundary values: `-lap u = f`, `u = sin(pi x) sin(pi y) + (1 - x^2)(1 - y^2) e^(x - y)`; and
@@ -37,18 +37,18 @@ class Config:
     """`k` in `lap u + k^2 u`; 0 for Poisson's equation."""
     waves: tuple[float, float] = (1.0, 1.0)
     """`a` of the solution."""
-    width: int = 24
-    depth: int = 3
+    width: int = 40
+    depth: int = 2
     points: int = 2048
-    rounds: int = 20
+    rounds: int = 30
     iterations: int = 10
     """Of the optimiser on the points of one round."""
 
 
 PRESETS = {
     "poisson": Config(),
-    "helmholtz": Config(wavenumber=1.0, waves=(4.0, 1.0), rounds=40),
-    "helmholtz10": Config(wavenumber=1.0, waves=(10.0, 10.0), width=40, points=4096, rounds=40),
+    "helmholtz": Config(wavenumber=1.0, waves=(4.0, 1.0), width=24, depth=3, rounds=40),
+    "helmholtz10": Config(wavenumber=1.0, waves=(10.0, 10.0), width=40, depth=3, points=4096, rounds=40),
 }
 SMOKE = {"width": 6, "depth": 1, "points": 64, "rounds": 2, "iterations": 2}
 

@@ -44,11 +44,13 @@ def follow(
     every: int = 1,
     component: Any = 0,
     stage: str = "train",
+    before: Mapping[str, list[float]] | None = None,
 ) -> tuple[TrainState, dict[str, list[float]]]:
     """Train for `rounds` steps, and after each `every` write down `seconds` (of training, without compilation) and
     `relative_l2NAME` at the points `where`, against each of `references`.
 
-    `component`: of the field, which is compared; an integer, or one a point.
+    `component`: of the field, which is compared; an integer, or one a point. `before`: what was written down of the
+    stage before, which this one goes on.
 
     The seconds of a resumed run are those since.
     """
@@ -60,14 +62,15 @@ def follow(
         found = jax.lax.map(lambda point: field(point[0])[point[1]], points, batch_size=4096).reshape(where.shape[:-1])
         return {f"relative_l2{name}": relative_error(found, truth) for name, truth in truths.items()}
 
-    history: dict[str, list[float]] = {}
+    history = {name: list(rows) for name, rows in (before or {}).items()}
+    earlier = history["seconds"][-1] if history else 0.0
     carry = objective.start(field, key=run.key)
     began, compiled, measuring = time.perf_counter(), run.compile_seconds, 0.0
 
     def measure(state: TrainState) -> dict[str, float]:
         nonlocal measuring
         now = time.perf_counter()
-        figures = {"seconds": now - began - measuring - (run.compile_seconds - compiled)}
+        figures = {"seconds": earlier + now - began - measuring - (run.compile_seconds - compiled)}
         figures |= {name: float(error) for name, error in errors(state.model).items()}
         for name, value in figures.items():
             history.setdefault(name, []).append(value)

@@ -1,7 +1,7 @@
 """Residuals at points that are drawn anew while training."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -48,6 +48,7 @@ class Collocation(eqx.Module):
     sees them point by point.
 
     **Arguments:** `terms`: by name the residual of one sample, and the `Sampler`. `weights`: of some or all of them.
+    `chunk`: as of `Term.of`.
 
     **Raises:** `ValueError` for no term, a weight of no term, `every` below one.
     """
@@ -56,6 +57,7 @@ class Collocation(eqx.Module):
     weights: dict[str, Array]
     samplers: tuple[Sampler, ...] = eqx.field(static=True)
     every: int = eqx.field(static=True)
+    chunk: int | Literal["auto"] | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Collocation(eqx.Module):
         *,
         weights: Mapping[str, float] | None = None,
         every: int = 1,
+        chunk: int | Literal["auto"] | None = "auto",
     ):
         given = dict(weights or {})
         if not terms or not set(given) <= set(terms):
@@ -72,7 +75,7 @@ class Collocation(eqx.Module):
         self.residuals = {name: residual for name, (residual, _) in sorted(terms.items())}
         self.samplers = tuple(sampler for _, (_, sampler) in sorted(terms.items()))
         self.weights = {name: jnp.asarray(given.get(name, 1.0), jnp.result_type(float)) for name in self.residuals}
-        self.every = every
+        self.every, self.chunk = every, chunk
 
     def start(self, model: Any, *, key: PRNGKeyArray) -> CollocationCarry:
         """The first carry, with the first samples."""
@@ -92,7 +95,7 @@ class Collocation(eqx.Module):
     ) -> tuple[dict[str, Term], dict[str, Array], CollocationCarry]:
         """See `Objective`."""
         terms = {
-            name: Term.of(residual, model, carry.samples[name], weight=self.weights[name])
+            name: Term.of(residual, model, carry.samples[name], weight=self.weights[name], chunk=self.chunk)
             for name, residual in self.residuals.items()
         }
         return terms, {}, carry

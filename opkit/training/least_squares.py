@@ -18,6 +18,7 @@ from .terms import Term, Terms, residual_vector
 TermsFn = Callable[[PyTree], Terms]
 
 _CHUNK_BYTES = 2**26  # of rows of the Jacobian at a time
+_LEAST_HALVED = 256  # columns, below which products are no longer cheaper by halves
 
 
 class _Chunks(NamedTuple):
@@ -66,10 +67,20 @@ def normal_equations(
 
         def add(sums: tuple[Array, Array], chunk: _Chunks, rows: Any = block.rows) -> tuple[tuple[Array, Array], None]:
             jacobian = rows(chunk)
-            return (sums[0] + jacobian.T @ jacobian, sums[1] + jacobian.T @ chunk.residual), None
+            return (sums[0] + _gram(jacobian), sums[1] + jacobian.T @ chunk.residual), None
 
         sums, _ = lax.scan(add, sums, block.chunks)
     return sums
+
+
+def _gram(rows: Float[Array, "rows n"]) -> Float[Array, "n n"]:
+    """`rows^T rows`, by halves, of which the one off the diagonal counts twice: 9/16 of the operations."""
+    size = rows.shape[1]
+    if size < _LEAST_HALVED:
+        return rows.T @ rows
+    left, right = rows[:, : size // 2], rows[:, size // 2 :]
+    corner = left.T @ right
+    return jnp.block([[_gram(left), corner], [corner.T, _gram(right)]])
 
 
 def residual_products(

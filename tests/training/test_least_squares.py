@@ -83,6 +83,14 @@ def test_more_residuals_a_sample_than_parameters_are_differentiated_forwards():
     np.testing.assert_allclose(jacobian[:, 0], expected, rtol=1e-12)
 
 
+def test_normal_equations_of_many_parameters_are_exact():
+    rows = np.random.default_rng(4).normal(size=(40, 611))
+    terms = lambda p: {"r": Term.of(lambda p, row: row @ p, p, jnp.asarray(rows), weight=40.0)}
+    matrix, gradient = jax.jit(lambda p: normal_equations(terms, p))(jnp.ones(611))
+    np.testing.assert_allclose(matrix, rows.T @ rows, atol=1e-12)
+    np.testing.assert_allclose(gradient, rows.T @ rows.sum(1), atol=1e-11)
+
+
 def test_normal_equations_in_chunks_take_less_memory_than_the_jacobian():
     params, points = {"a": jnp.ones((2, 50)), "b": jnp.ones(50)}, draw(4000, 2)
     terms = lambda p: {"r": Term.of(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], p, points)}

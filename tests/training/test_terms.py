@@ -76,6 +76,41 @@ def test_a_term_of_a_residual_has_its_values_at_the_samples_and_no_gradient_thro
     np.testing.assert_array_equal(none, 0)
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_a_term_in_chunks_is_the_term_at_once_and_so_are_its_derivatives(chunk):
+    points = jnp.asarray(RNG.normal(size=(7, 2)))
+
+    def loss(w, chunk):
+        term = Term.of(lambda w, x: jnp.tanh(w * x), w, points, chunk=chunk)
+        return total({"r": term}), term.values
+
+    w = jnp.asarray([0.3, -2.0])
+    everything = lambda chunk: (
+        loss(w, chunk),
+        jax.grad(loss, has_aux=True)(w, chunk),
+        jax.hessian(loss, has_aux=True)(w, chunk),
+    )
+    for found, expected in zip(*map(jax.tree.leaves, (everything(chunk), everything(None))), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_the_gradient_of_a_term_in_chunks_keeps_only_one():
+    points, weights = jnp.ones((4096, 8)), [jnp.ones((8, 8))] * 6
+
+    def memory(chunk):
+        def loss(weights):
+            def residual(weights, x):
+                for w in weights:
+                    x = jnp.tanh(w @ x)
+                return x
+
+            return total({"r": Term.of(residual, weights, points, chunk=chunk)})
+
+        return jax.jit(jax.grad(loss)).lower(weights).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(256) < 0.5 * memory(None)
+
+
 def test_supervised_is_the_mean_over_the_batch_of_the_loss_on_the_query():
     x, y = jnp.asarray(RNG.normal(size=(4, 1, 6))), jnp.asarray(RNG.normal(size=(4, 1, 3)))
     seen = []
@@ -111,6 +146,8 @@ def test_wrong_terms_are_errors():
         Term(jnp.ones(3), "loss")
     with pytest.raises(ValueError, match=r"`mask` has shape \(2,\); expected the leading axes .*\(3, 2\)"):
         Term(jnp.ones((3, 2)), "losses", mask=jnp.ones(2, bool))
+    with pytest.raises(ValueError, match="`chunk` is 0; expected 1 or more samples"):
+        Term.of(lambda m, x: x, None, jnp.ones(3), chunk=0)
     with pytest.raises(ValueError, match="`terms` is empty"):
         total({})
     with pytest.raises(ValueError, match="'data' as per-sample losses; a least-squares method needs residuals"):
