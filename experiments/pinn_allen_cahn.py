@@ -48,7 +48,7 @@ class Config:
     width: int = 28
     depth: int = 3
     points: int = 6000
-    candidates: int = 40000
+    candidates: int = 2**15
     """Of which the points are drawn, with probability by residual."""
     rounds: tuple[int, int] = (6, 40)
     """Of the one optimiser, and of the other."""

@@ -41,7 +41,7 @@ class Config:
     width: int = 24
     depth: int = 3
     points: int = 8000
-    candidates: int = 40000
+    candidates: int = 2**15
     """Of which the points are drawn, with probability by residual."""
     rounds: int = 24
     iterations: int = 500

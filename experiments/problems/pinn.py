@@ -12,17 +12,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
-from opkit.physics import Box, residual_adaptive
+from opkit.physics import Box, residual_adaptive, sobol
 from opkit.training import Collocation, Run, Sampler, TrainState
 
 
 def adaptive(box: Box, points: int, candidates: int, *, power: float = 1.0, floor: float = 1.0) -> Sampler:
-    """Draws `points` of uniform `candidates`, with probability by residual (RAD)."""
+    """Draws `points` of evenly spread `candidates`, with probability by residual (RAD)."""
+    beside = Box((*box.lower, 0.0), (*box.upper, 1.0))
 
     def draw(size: Any, *_: Any, key: Any) -> Array:
-        first, second = jax.random.split(key)
-        drawn = box.sample(candidates, key=first)
-        return residual_adaptive(drawn, size(drawn), points, power=power, floor=floor, key=second)
+        drawn = sobol(beside, candidates, key=key)
+        where, chances = drawn[:, :-1], drawn[:, -1]
+        return residual_adaptive(where, size(where), points, power=power, floor=floor, chances=chances)
 
     return draw
 

@@ -46,7 +46,8 @@ def residual_adaptive(
     *,
     power: float = 1.0,
     floor: float = 1.0,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | None = None,
+    chances: Float[Array, " m"] | None = None,
 ) -> Float[Array, "n d"]:
     """`n` different ones of the candidates, drawn with probabilities `|r|^power / mean(|r|^power) + floor`: RAD.
 
@@ -54,9 +55,13 @@ def residual_adaptive(
 
     **Arguments:** `candidates`: uniform points, several times `n`. `residual`: its size at each. `power`, `floor`: 1
     and 1 are the authors' first choice; with `floor=0` points come from the residual alone. Residuals that are not
-    finite count as zero.
+    finite count as zero. `chances`: in place of a key, numbers uniform in (0, 1), one a candidate. As the last
+    coordinate of a Sobol sequence, whose others are the candidate, they make the points low in discrepancy as well:
 
-    **Raises:** `ValueError` for more points than candidates, or shapes that differ.
+        drawn = sobol(Box((*box.lower, 0.0), (*box.upper, 1.0)), 2**15, key=key)
+        points = residual_adaptive(drawn[:, :-1], residual(drawn[:, :-1]), 5000, chances=drawn[:, -1])
+
+    **Raises:** `ValueError` for more points than candidates, shapes that differ, not one of `key` and `chances`.
 
     Wu, Zhu, Tan, Kartha and Lu (2023), A comprehensive study of non-adaptive and residual-based adaptive sampling for
     physics-informed neural networks, arXiv:2207.10289, equation 3.
@@ -65,11 +70,14 @@ def residual_adaptive(
         raise ValueError(f"`residual` has shape {residual.shape}; expected {candidates.shape[:1]}, one a candidate.")
     if not 0 < n <= len(candidates):
         raise ValueError(f"`n` is {n}; expected 1 to the number of candidates, {len(candidates)}.")
+    if (key is None) == (chances is None):
+        raise ValueError("`key` and `chances`: expected one of them.")
     size = jnp.abs(jnp.where(jnp.isfinite(residual), residual, 0)) ** power
     mean = jnp.mean(size)
     density = size / jnp.where(mean > 0, mean, 1) + floor
-    # the n largest of perturbed logarithms are n draws without repetition
-    scores = jnp.log(density) + jax.random.gumbel(key, density.shape, density.dtype)
+    # the n largest of logarithms perturbed by Gumbel's distribution are n draws without repetition
+    noise = -jnp.log(-jnp.log(chances)) if key is None else jax.random.gumbel(key, density.shape, density.dtype)
+    scores = jnp.log(density) + noise
     return candidates[lax.top_k(scores, n)[1]]
 
 

@@ -55,6 +55,24 @@ def test_adaptive_points_follow_the_residual(key):
     assert float(broken.min()) >= 0.5
 
 
+def test_points_by_residual_from_a_sobol_sequence_are_low_in_discrepancy():
+    def spread(low):
+        def mean(key):
+            first, second = jax.random.split(key)
+            drawn = sobol(Box((0.0,) * 3, (1.0,) * 3), 4096, key=first)
+            candidates = drawn[:, :2] if low else jax.random.uniform(first, (4096, 2))
+            chosen = {"chances": drawn[:, 2]} if low else {"key": second}
+            points = residual_adaptive(candidates, jnp.exp(3 * candidates[:, 0]), 500, **chosen)
+            return jnp.mean(jnp.sin(5 * points[:, 0]) * points[:, 1])
+
+        means = jax.vmap(mean)(jax.random.split(jax.random.key(0), 40))
+        return np.mean(means), np.std(means)
+
+    (low, low_spread), (random, random_spread) = spread(True), spread(False)
+    assert low_spread < 0.3 * random_spread
+    assert abs(low - random) < 3 * random_spread / 40**0.5
+
+
 def test_added_points_lie_where_the_residual_is_and_the_first_stay(key):
     size = lambda x: jnp.exp(-1000 * (x[:, 0] - 0.3) ** 2)
     start = jax.random.uniform(key, (20, 1))
@@ -98,6 +116,8 @@ def test_what_cannot_be_sampled_is_an_error():
         sobol(BOX, 0, key=key)
     with pytest.raises(ValueError, match="`n` is 5; expected 1 to the number of candidates, 4"):
         residual_adaptive(jnp.zeros((4, 1)), jnp.zeros(4), 5, key=key)
+    with pytest.raises(ValueError, match="`key` and `chances`: expected one of them"):
+        residual_adaptive(jnp.zeros((4, 1)), jnp.zeros(4), 2)
     with pytest.raises(ValueError, match=r"`residual` has shape \(3,\)"):
         residual_adaptive(jnp.zeros((4, 1)), jnp.zeros(3), 2, key=key)
     with pytest.raises(ValueError, match="one for each slice of time"):
