@@ -72,11 +72,16 @@ def residual_adaptive(
         raise ValueError(f"`n` is {n}; expected 1 to the number of candidates, {len(candidates)}.")
     if (key is None) == (chances is None):
         raise ValueError("`key` and `chances`: expected one of them.")
+    if chances is not None and chances.shape != residual.shape:
+        raise ValueError(f"`chances` has shape {chances.shape}; expected {residual.shape}, one a candidate.")
     size = jnp.abs(jnp.where(jnp.isfinite(residual), residual, 0)) ** power
     mean = jnp.mean(size)
     density = size / jnp.where(mean > 0, mean, 1) + floor
     # the n largest of logarithms perturbed by Gumbel's distribution are n draws without repetition
-    noise = -jnp.log(-jnp.log(chances)) if key is None else jax.random.gumbel(key, density.shape, density.dtype)
+    if chances is None:
+        noise = jax.random.gumbel(jnp.asarray(key), density.shape, density.dtype)
+    else:
+        noise = -jnp.log(-jnp.log(chances))
     scores = jnp.log(density) + noise
     return candidates[lax.top_k(scores, n)[1]]
 
