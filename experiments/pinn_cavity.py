@@ -1,7 +1,8 @@
 """Solve the lid-driven cavity at Re = 100 by a physics-informed network.
 
 Claim: without data, with no divergence and the velocity exact on all walls, the velocity on the two lines through the
-centre is within 1e-2 (relative L2 over the table) of Ghia's.
+centre, where Ghia's table has it, is within 1e-2 (relative L2) of the solution. The table itself is 1.3e-2 off it,
+which is also how near to the table (`/ghia`) one can come.
 
 Steady Navier-Stokes on the unit square; the lid at the top moves with the velocity 1, the other walls rest. Lid and
 walls disagree in the upper corners, where the flow is singular: there it is Taylor's, of a plate that scrapes fluid off
@@ -13,7 +14,7 @@ twice on all walls,
 `(r, theta)` from the upper left corner, down from the lid, `(r', theta')` from the right one, `h` and `w` smooth steps.
 (A candidate in velocities, whose residual must be told not to weigh the corners, lets fluid in at one and out at the
 other: it stays at 7e-2.) The residual of momentum is weighted by the distances to both corners. Levenberg-Marquardt on
-points uniform in the square.
+points uniform in the square. The solution is extrapolated from central differences on 128 and 256 cells.
 
 Taylor (1962), On scraping viscous fluid from a plane surface, in: Miszellaneen der angewandten Mechanik;
 Ghia, Ghia and Shin (1982), High-Re solutions for incompressible flow using the Navier-Stokes equations and a multigrid
@@ -27,6 +28,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from problems.cavity import U_AT_Y, V_AT_X, centre_lines
 from problems.pinn import follow
 
 from opkit.data import content_hash
@@ -35,17 +37,6 @@ from opkit.physics import Box, DivergenceFree, NavierStokes, Strong
 from opkit.training import Collocation, Run, gauss_newton, launch
 
 REGION = Box((0.0, 0.0), (1.0, 1.0))
-# u at (1/2, y) and v at (x, 1/2)
-U_AT_Y = (
-    (0.0547, -0.03717), (0.0625, -0.04192), (0.0703, -0.04775), (0.1016, -0.06434), (0.1719, -0.10150),
-    (0.2813, -0.15662), (0.4531, -0.21090), (0.5000, -0.20581), (0.6172, -0.13641), (0.7344, 0.00332),
-    (0.8516, 0.23151), (0.9531, 0.68717), (0.9609, 0.73722), (0.9688, 0.78871), (0.9766, 0.84123),
-)  # fmt: skip
-V_AT_X = (
-    (0.0625, 0.09233), (0.0703, 0.10091), (0.0781, 0.10890), (0.0938, 0.12317), (0.1563, 0.16077),
-    (0.2266, 0.17507), (0.2344, 0.17527), (0.5000, 0.05454), (0.8047, -0.24533), (0.8594, -0.22445),
-    (0.9063, -0.16914), (0.9453, -0.10313), (0.9531, -0.08864), (0.9609, -0.07391), (0.9688, -0.05906),
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +47,7 @@ class Config:
     width: int = 30
     depth: int = 3
     points: int = 2000
-    rounds: int = 20
+    rounds: int = 12
     iterations: int = 10
     """Of the optimiser on the points of one round."""
 
@@ -95,7 +86,13 @@ class StreamFunction(eqx.Module):
 def main(config: Config, run: Run) -> dict[str, float]:
     """Train, and measure on the way."""
     tables = np.asarray(U_AT_Y), np.asarray(V_AT_X)
-    run.record_data(content_hash(tables))
+    coarse, fine = (centre_lines(config.reynolds, cells) for cells in ((16, 32) if run.smoke else (128, 256)))
+    solution = np.concatenate([
+        (4 * f[::2] - c)[np.rint(table[:, 0] * (len(c) - 1)).astype(int)] / 3
+        for c, f, table in zip(coarse, fine, tables, strict=True)
+    ])  # fmt: skip
+    references = {"": solution, "/ghia": np.concatenate([table[:, 1] for table in tables])}
+    run.record_data(content_hash(references))
     lines = [np.stack([np.full(len(table), 0.5), table[:, 0]], -1) for table in tables]
     lines[1] = lines[1][:, ::-1]
     viscosity = 1 / config.reynolds
@@ -114,7 +111,7 @@ def main(config: Config, run: Run) -> dict[str, float]:
     along = jnp.repeat(jnp.arange(2), len(U_AT_Y))
     state, history = follow(
         run, objective, field, gauss_newton(iterations=config.iterations), where,
-        {"": np.concatenate([table[:, 1] for table in tables])}, component=along, rounds=config.rounds,
+        references, component=along, rounds=config.rounds,
     )  # fmt: skip
     run.save_figure(plot(state.model, tables, history))
     return {name: rows[-1] for name, rows in history.items()}
@@ -135,7 +132,7 @@ def plot(field: Any, tables: Any, history: dict[str, list[float]]) -> Any:
         middle.plot(*table.T, "k.")
     middle.legend()
     right.loglog(history["seconds"], history["relative_l2"], "o-")
-    right.set(xlabel="seconds of training", ylabel="relative L2 to the table")
+    right.set(xlabel="seconds of training", ylabel="relative L2 error")
     return figure
 
 
