@@ -16,6 +16,8 @@ V_AT_X = (
     (0.9063, -0.16914), (0.9453, -0.10313), (0.9531, -0.08864), (0.9609, -0.07391), (0.9688, -0.05906),
 )  # fmt: skip
 
+OFFSETS: Any = (-1, 0, 1)
+
 
 def centre_lines(reynolds: float, cells: int) -> tuple[np.ndarray, np.ndarray]:
     """`u(1/2, y)` and `v(x, 1/2)` at `y, x = 0, 1 / cells, ..., 1`: central differences of second order.
@@ -28,8 +30,9 @@ def centre_lines(reynolds: float, cells: int) -> tuple[np.ndarray, np.ndarray]:
 
     n, h = cells + 1, 1 / cells
     one = sparse.eye_array(n)
-    first = sparse.diags_array([-1.0, 1.0], offsets=[-1, 1], shape=(n, n)) / (2 * h)
-    bent: Any = sparse.diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)).tolil() / h**2
+    bands = lambda *values: sparse.diags_array([*values], offsets=OFFSETS, shape=(n, n))
+    first = bands(-1.0, 0.0, 1.0) / (2 * h)
+    bent: Any = bands(1.0, -2.0, 1.0).tolil() / h**2
     bent[0, 1] = bent[-1, -2] = 2 / h**2  # the mirror image beyond a wall
     along, up = sparse.kron(first, one, "csr"), sparse.kron(one, first, "csr")
     laplacian = (sparse.kron(bent, one) + sparse.kron(one, bent)).tocsr()
