@@ -50,7 +50,7 @@ class Config:
     points: int = 6000
     candidates: int = 2**15
     """Of which the points are drawn, with probability by residual."""
-    rounds: tuple[int, int] = (6, 40)
+    rounds: tuple[int, int] = (6, 25)
     """Of the one optimiser, and of the other."""
     iterations: tuple[int, int] = (500, 10)
     """On the points of one round."""
