@@ -46,6 +46,18 @@ from .multigrid import Multigrid as Multigrid
 from .multigrid import Stencil as Stencil
 from .multigrid import multigrid as multigrid
 from .multigrid import multigrid_solve as multigrid_solve
+from .neighbours import Neighbours as Neighbours
+from .neighbours import Period as Period
+from .neighbours import check_distinct as check_distinct
+from .neighbours import displacement as displacement
+from .neighbours import grid_neighbours as grid_neighbours
+from .neighbours import nearest_neighbours as nearest_neighbours
+from .neighbours import radius_neighbours as radius_neighbours
+from .quadrature import as_points as as_points
+from .quadrature import mapped_points as mapped_points
+from .quadrature import monte_carlo_weights as monte_carlo_weights
+from .quadrature import trapezoidal_weights as trapezoidal_weights
+from .quadrature import voronoi_weights as voronoi_weights
 from .random_fields import Basis as Basis
 from .random_fields import MaternSpectrum as MaternSpectrum
 from .random_fields import PowerSpectrum as PowerSpectrum
@@ -64,6 +76,7 @@ from .rollout import Rollout as Rollout
 from .rollout import TransformStepper as TransformStepper
 from .rollout import repeat as repeat
 from .rollout import rollout as rollout
+from .scattered import interpolate_scattered as interpolate_scattered
 from .stochastic import Stochastic as Stochastic
 from .symmetry import Edge as Edge
 from .symmetry import Symmetry as Symmetry
