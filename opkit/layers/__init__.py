@@ -1,7 +1,11 @@
+from .coefficient_mixing import CoefficientMixing as CoefficientMixing
 from .conditioning import FiLM as FiLM
+from .differential import DifferenceBoundary as DifferenceBoundary
+from .differential import FDConv as FDConv
 from .local import Boundary as Boundary
 from .local import Conv as Conv
 from .local import pad as pad
+from .local_integral import LocalIntegral as LocalIntegral
 from .norms import GroupNorm as GroupNorm
 from .pointwise import ChannelMLP as ChannelMLP
 from .pointwise import Identity as Identity
@@ -11,3 +15,12 @@ from .pointwise import SoftGating as SoftGating
 from .pointwise import make_skip as make_skip
 from .spectral import SpectralConv as SpectralConv
 from .spectral import Transform as Transform
+from .spectral_basis import SpectralBasis as SpectralBasis
+from .spectral_basis import basis_per_axis as basis_per_axis
+from .spectral_basis import series_coefficients as series_coefficients
+from .spectral_basis import series_shape as series_shape
+from .spectral_basis import series_values as series_values
+from .spectral_weights import CP as CP
+from .spectral_weights import Factorisation as Factorisation
+from .spectral_weights import Rank as Rank
+from .spectral_weights import Tucker as Tucker

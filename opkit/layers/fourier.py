@@ -46,9 +46,9 @@ def field_by_fft(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]) -
 def coefficients_by_matrix(x: Float[Array, "*n c"], modes: tuple[int, ...]) -> Parts:
     """`coefficients_by_fft`, by one matrix per axis, the last axis first."""
     last = len(modes) - 1
-    x = _transform(_axis_table(x.shape[last], modes[last], True)[:, :, 0].transpose(1, 0, 2), x, last, 1)
+    x = contract(_axis_table(x.shape[last], modes[last], True)[:, :, 0].transpose(1, 0, 2), x, last, 1)
     for axis in range(last - 1, -1, -1):  # (n_1, .., n_j, 2, k_{j+1}, .., k_d, c) to (n_1, .., 2, k_j, .., k_d, c)
-        x = _transform(_axis_table(x.shape[axis], modes[axis], False).transpose(1, 0, 3, 2), x, axis, 2)
+        x = contract(_axis_table(x.shape[axis], modes[axis], False).transpose(1, 0, 3, 2), x, axis, 2)
     return x
 
 
@@ -57,13 +57,13 @@ def field_by_matrix(parts: Parts, modes: tuple[int, ...], shape: tuple[int, ...]
     x, last = parts, len(shape) - 1
     for axis in range(last):
         # the adjoint of the forward table: its inverse up to the factor n of the "forward" normalisation
-        x = _transform(shape[axis] * _axis_table(shape[axis], modes[axis], False).transpose(3, 2, 1, 0), x, axis, 2)
+        x = contract(shape[axis] * _axis_table(shape[axis], modes[axis], False).transpose(3, 2, 1, 0), x, axis, 2)
     table = shape[last] * _axis_table(shape[last], modes[last], True)[:, :, 0].transpose(2, 1, 0)
     table[..., 1:] *= 2  # each stands for its mirror image too
-    return _transform(table, x, last, 2)
+    return contract(table, x, last, 2)
 
 
-def _transform(table: np.ndarray, x: Array, axis: int, contracted: int) -> Array:
+def contract(table: np.ndarray | Array, x: Array, axis: int, contracted: int = 1) -> Array:
     """Replaces `contracted` axes of `x`, from `axis` on, by the leading axes of `table`, whose last ones they meet.
 
     The axes before are a batch of the product. So every step leaves its result in the order the next one reads,

@@ -1,4 +1,4 @@
-"""Convolution over the whole domain, as a product in Fourier space."""
+"""Convolution over the whole domain, as a product in the space of its coefficients."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -6,11 +6,14 @@ from typing import Literal, get_args
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from solvers import Placement
 
 from .fourier import box_of, coefficients_by_fft, coefficients_by_matrix, field_by_fft, field_by_matrix
 from .initial import normal
+from .spectral_basis import Axis, SpectralBasis, basis_per_axis, series_coefficients, series_values
+from .spectral_weights import CP, Factorisation, Rank, Tucker, mix
 
 Transform = Literal["auto", "fft", "matrix"]
 
@@ -24,26 +27,36 @@ class SpectralConv(eqx.Module):
     Nyquist wavenumber `|k| = n / 2` itself the grid sees the cosine but not the sine, so that a phase given to it would
     be lost and the result depend on the grid. A coarse grid therefore uses fewer modes of the same weights.
 
+    An axis of another `basis` has the real coefficients of `series_coefficients` in place of these, those that its
+    points resolve. Between walls the layer then acts on cosines or sines as a convolution does on waves.
+
     Weights are two real arrays `(*box, out, in)`, `box = (2 m_1 - 1, ..., m_d)`, normal with variance `1 / (2 in)`: a
-    kept mode keeps its expected power. They are cast to the input's dtype; below float32 the layer works
-    in float32 and casts its result back.
+    kept mode keeps its expected power. Axes that are not Fourier come last in `box`, with `m_j` each; without a Fourier
+    axis `real` alone is the weight, of variance `1 / in`. They are cast to the input's dtype; below float32 the layer
+    works in float32 and casts its result back.
 
-    **Arguments:** `modes`: per axis, the number of wavenumbers `0 .. m - 1`; its length is the dimension, 1 to 3.
-    `transform`: `"fft"`, `"matrix"` (truncated transforms as matrix products: the same numbers to round-off, no
-    communication under sharding of batch or channels) or `"auto"`, the faster by `prefers_matrix`.
+    **Arguments:** `modes`: per axis, the number of wavenumbers `0 .. m - 1`, or of functions of another basis; its
+    length is the dimension, 1 to 3. `transform` of Fourier axes: `"fft"`, `"matrix"` (truncated transforms as matrix
+    products: the same numbers to round-off, no communication under sharding of batch or channels) or `"auto"`, the
+    faster by `prefers_matrix`. `basis`: one for all axes or one per axis. `factorisation` of the weight, and its `rank`
+    (see `Tucker` and `CP`).
 
-    **Call:** `u: (in, *n)` to `(out, *n)`.
+    **Call:** `u: (in, *n)` to `(out, *n)`. `placement`, one per axis, is needed where an axis is not Fourier, and tells
+    how its points lie; Fourier axes take any even spacing, the points as one period.
 
-    **Raises:** `ValueError` for wrong channels or rank, for `modes` out of range.
+    **Raises:** `ValueError` for wrong channels or rank, for `modes` out of range, for a placement that does not fit.
 
     Li et al. (2021), Fourier neural operator for parametric partial differential equations, arXiv:2010.08895.
     """
 
-    real: Float[Array, "*box cout cin"]
-    imag: Float[Array, "*box cout cin"]
+    real: Float[Array, "*box cout cin"] | None
+    imag: Float[Array, "*box cout cin"] | None
     bias: Float[Array, " cout"] | None
+    factors: Tucker | CP | None
+    in_channels: int = eqx.field(static=True)
     modes: tuple[int, ...] = eqx.field(static=True)
     transform: Transform = eqx.field(static=True)
+    basis: tuple[SpectralBasis, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -53,57 +66,97 @@ class SpectralConv(eqx.Module):
         *,
         use_bias: bool = True,
         transform: Transform = "auto",
+        basis: SpectralBasis | Sequence[SpectralBasis] = "fourier",
+        factorisation: Factorisation | None = None,
+        rank: Rank = 0.1,
         key: PRNGKeyArray,
     ):
-        self.modes = tuple(int(m) for m in modes)
+        self.in_channels, self.modes = in_channels, tuple(int(m) for m in modes)
         if not 1 <= len(self.modes) <= 3 or min(self.modes) < 1:
             raise ValueError(
                 f"`modes` is {modes}; expected one to three positive integers, one an axis, as in (12, 12)."
             )
         if transform not in get_args(Transform):
             raise ValueError(f"`transform` is {transform!r}; expected one of {get_args(Transform)}.")
-        self.transform = transform
-        shape = (*box_of(self.modes), out_channels, in_channels)
-        drawn = normal(key, (2, *shape), (2 * in_channels) ** -0.5)
-        self.real, self.imag = drawn[0], drawn[1]
+        self.transform, self.basis = transform, basis_per_axis(basis, len(self.modes))
+        waves, others = ([self.modes[axis] for axis in axes] for axes in self._axes())
+        parts = 2 if waves else 1
+        shape = (parts, *(box_of(tuple(waves)) if waves else ()), *others, out_channels, in_channels)
+        deviation = (parts * in_channels) ** -0.5
+        self.real = self.imag = self.factors = None
+        if factorisation is None:
+            drawn = normal(key, shape, deviation)
+            self.real, self.imag = drawn[0], drawn[1] if waves else None
+        elif factorisation == "tucker":
+            self.factors = Tucker(shape, rank, deviation=deviation, key=key)
+        elif factorisation == "cp":
+            self.factors = CP(shape, rank, deviation=deviation, key=key)
+        else:
+            raise ValueError(
+                f"`factorisation` is {factorisation!r}; expected one of {get_args(Factorisation)}, or None."
+            )
         self.bias = jnp.zeros(out_channels) if use_bias else None
 
-    def __call__(self, u: Float[Array, "cin *n"]) -> Float[Array, "cout *n"]:
+    def __call__(
+        self, u: Float[Array, "cin *n"], placement: Sequence[Placement] | None = None
+    ) -> Float[Array, "cout *n"]:
         """Apply to one sample."""
-        return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1)), -1, 0)
+        return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), placement), -1, 0)
 
-    def channels_last(self, x: Float[Array, "*n cin"]) -> Float[Array, "*n cout"]:
+    def channels_last(
+        self, x: Float[Array, "*n cin"], placement: Sequence[Placement] | None = None
+    ) -> Float[Array, "*n cout"]:
         """Apply to one sample with the channels last (see `Pointwise`)."""
-        in_channels = self.real.shape[-1]
-        if x.ndim != 1 + len(self.modes) or x.shape[-1] != in_channels:
+        if x.ndim != 1 + len(self.modes) or x.shape[-1] != self.in_channels:
             raise ValueError(
-                f"`u` has {x.shape[-1]} channels on {x.shape[:-1]} points; expected {in_channels} channels, first, "
-                f"and one axis for each of `modes` {self.modes}. Batches come from jax.vmap."
+                f"`u` has {x.shape[-1]} channels on {x.shape[:-1]} points; expected {self.in_channels} channels, "
+                f"first, and one axis for each of `modes` {self.modes}. Batches come from jax.vmap."
             )
-        shape = x.shape[:-1]
+        waves, others = self._axes()
+        if others and (placement is None or len(placement) != len(self.modes)):
+            raise ValueError(f"`placement` is {placement}; expected one for each axis of the basis {self.basis}.")
+        if placement is not None and "chebyshev" in (placement[axis] for axis in waves):
+            raise ValueError(f"`placement` is {tuple(placement)}; the Fourier axes of {self.basis} need even spacing.")
         dtype = np.promote_types(x.dtype, np.float32)
-        modes = tuple(min(m, (n + 1) // 2) for m, n in zip(self.modes, shape, strict=True))
-        real, imag = (self._kept(w, modes).astype(dtype) for w in (self.real, self.imag))
-        if self.transform == "matrix" or (self.transform == "auto" and prefers_matrix(modes)):
-            y = field_by_matrix(_mix(real, imag, coefficients_by_matrix(x.astype(dtype), modes)), modes, shape)
+        order = (*waves, *others)
+        y = x.astype(dtype).transpose(*order, x.ndim - 1)
+        shape, rest = y.shape[: len(waves)], y.shape[len(waves) : -1]
+        modes = tuple(min(self.modes[axis], (n + 1) // 2) for axis, n in zip(waves, shape, strict=True))
+        by_matrix = self.transform == "matrix" or (self.transform == "auto" and prefers_matrix(modes))
+        if waves:
+            forward = coefficients_by_matrix if by_matrix else coefficients_by_fft
+            a = forward(y.reshape(*shape, -1), modes)
+            a = a.reshape(*a.shape[:-1], *rest, self.in_channels)
         else:
-            y = field_by_fft(_mix(real, imag, coefficients_by_fft(x.astype(dtype), modes)), modes, shape)
+            a = y[None]
+        series: list[Axis] = []
+        if placement is not None:
+            series = [(self.basis[axis], placement[axis], self.modes[axis]) for axis in others]
+        a = series_coefficients(a, series, first_axis=1 + len(waves))
+        a = self._mixed(a, modes)
+        a = series_values(a, series, rest, first_axis=1 + len(waves))
+        if waves:
+            back = field_by_matrix if by_matrix else field_by_fft
+            y = back(a.reshape(*a.shape[: 1 + len(waves)], -1), modes, shape).reshape(*shape, *rest, a.shape[-1])
+        else:
+            y = a[0]
+        y = y.transpose(*np.argsort(order), x.ndim - 1)
         return (y if self.bias is None else y + self.bias.astype(dtype)).astype(x.dtype)
 
-    def _kept(self, weight: Float[Array, "*box cout cin"], modes: tuple[int, ...]) -> Float[Array, "*k cout cin"]:
-        cuts = [slice(full - m, full + m - 1) for full, m in zip(self.modes[:-1], modes[:-1], strict=True)]
-        return weight[(*cuts, slice(modes[-1]))]
+    def _axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Those of Fourier series, and the others."""
+        waves = tuple(axis for axis, name in enumerate(self.basis) if name == "fourier")
+        return waves, tuple(axis for axis in range(len(self.basis)) if axis not in waves)
 
-
-def _mix(
-    real: Float[Array, "*k cout cin"], imag: Float[Array, "*k cout cin"], parts: Float[Array, "two *k cin"]
-) -> Float[Array, "two *k cout"]:
-    ndim = real.ndim - 2
-    each = tuple(range(ndim))
-    # one real product in place of four; as its left side, the batch that `vmap` adds stays beside the channels
-    weight = jnp.concatenate([jnp.concatenate([real, imag], -2), jnp.concatenate([-imag, real], -2)], -1)
-    mixed = lax.dot_general(jnp.concatenate([*parts], -1), weight, (((ndim,), (ndim + 1,)), (each, each)))
-    return jnp.stack(jnp.split(mixed, 2, -1))
+    def _mixed(self, a: Float[Array, "parts *k cin"], modes: tuple[int, ...]) -> Float[Array, "parts *k cout"]:
+        """The coefficients times the weights of the modes that are used."""
+        waves, others = self._axes()
+        full = [self.modes[axis] for axis in waves]
+        cuts = [slice(f - m, f + m - 1) for f, m in zip(full[:-1], modes[:-1], strict=True)]
+        cuts = (*cuts, *(slice(m) for m in modes[-1:]), *(slice(None) for _ in others))
+        if self.factors is not None:
+            return self.factors.mix(a, cuts)
+        return mix([w[cuts].astype(a.dtype) for w in (self.real, self.imag) if w is not None], a)
 
 
 def prefers_matrix(modes: tuple[int, ...]) -> bool:
@@ -113,4 +166,4 @@ def prefers_matrix(modes: tuple[int, ...]) -> bool:
     and 128; 16 in 1-D 4096, 6 in 3-D 32), and as long with 24 of 64 or 32 of 128 points; their cost grows with the
     modes, the FFT's does not.
     """
-    return max(modes) <= 32
+    return max(modes, default=0) <= 32

@@ -9,15 +9,23 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from opkit.layers import (
+    Boundary,
     ChannelMLP,
+    DifferenceBoundary,
+    Factorisation,
+    FDConv,
     FiLM,
     GroupNorm,
     Identity,
+    LocalIntegral,
     Pointwise,
+    Rank,
     Skip,
     SoftGating,
+    SpectralBasis,
     SpectralConv,
     Transform,
+    basis_per_axis,
     make_skip,
 )
 from solvers import Domain, Grid
@@ -28,11 +36,12 @@ from .inputs import checked_args, checked_grid, features, on_query
 class FNOBlock(eqx.Module):
     """`h = act(FiLM(norm(K v) + S v))`, then `act(M h + G v)`, on features `(*n, c)`.
 
-    `K` is the spectral convolution, `M` the channel MLP, `S` and `G` are the skips. An operator's last block gets the
-    identity for `activation`.
+    `K` is the spectral convolution, or its sum with the local ones (differential and integral kernels), `M` the channel
+    MLP, `S` and `G` are the skips. An operator's last block gets the identity for `activation`.
     """
 
     spectral: SpectralConv
+    local: tuple[FDConv | LocalIntegral, ...]
     spectral_skip: Pointwise | SoftGating | Identity
     norm: GroupNorm | None
     film: FiLM | None
@@ -40,10 +49,16 @@ class FNOBlock(eqx.Module):
     mlp_skip: Pointwise | SoftGating | Identity | None
 
     def __call__(
-        self, v: Float[Array, "*n c"], args: Float[Array, " p"] | None, activation: Callable[[Array], Array]
+        self,
+        v: Float[Array, "*n c"],
+        args: Float[Array, " p"] | None,
+        activation: Callable[[Array], Array],
+        grid: Grid,
     ) -> Float[Array, "*n c"]:
         """Apply to the features of one sample."""
-        h = self.spectral.channels_last(v)
+        h = self.spectral.channels_last(v, grid.placement)
+        for local in self.local:
+            h = h + local.channels_last(v, grid)
         if self.norm is not None:
             h = self.norm.channels_last(h)
         h = h + self.spectral_skip.channels_last(v)
@@ -82,7 +97,18 @@ class FNO(eqx.Module):
     - `padding`: a fraction of the box, for all axes or one per axis.
     - `conditioning`: the length of the parameter vector `args`, which scales and shifts every block (see `FiLM`).
     - `activation`: pointwise; smooth ones keep aliasing low.
-    - `transform`: see `SpectralConv`.
+    - `transform`, `basis`, `factorisation`, `rank`: see `SpectralConv`; factorised, this is the TFNO. An axis of
+      another basis than Fourier fits its placement, needs no padding and takes none.
+    - `difference_length`: adds a differential kernel of 3 points per axis to every block, of this length (see
+      `FDConv`). `integral_radius`: adds an integral kernel of this radius (see `LocalIntegral`). With either this is
+      the LocalNO. On axes that are not Fourier, fields are extrapolated over the walls to be differenced, and integrals
+      end at the walls. Local kernels need even spacing, and no padding: they would difference its seam, as that of
+      `coordinates` on a periodic axis.
+
+    **Claim.** On grids that resolve the fields: periodic and without padding the outputs of two grids differ by
+    round-off; with padding at first order; in the cosine and sine bases at second order, unless the fields obey their
+    conditions on the walls; in the Chebyshev basis by round-off, without `groups`. With differential kernels at first
+    order, with integral ones at second order.
 
     **Call:** `u: (in_channels, *domain.shape)`, `domain: Grid`; `query`: `None` for the same grid, or, without padding
     on `left` axes, another number of points on the same box: the output's trigonometric polynomial is resampled there.
@@ -102,6 +128,7 @@ class FNO(eqx.Module):
     modes: tuple[int, ...] = eqx.field(static=True)
     coordinates: bool = eqx.field(static=True)
     padding: tuple[float, ...] = eqx.field(static=True)
+    basis: tuple[SpectralBasis, ...] = eqx.field(static=True)
     conditioning: int = eqx.field(static=True)
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
@@ -124,6 +151,11 @@ class FNO(eqx.Module):
         conditioning: int = 0,
         activation: Callable[[Array], Array] = jax.nn.gelu,
         transform: Transform = "auto",
+        basis: SpectralBasis | Sequence[SpectralBasis] = "fourier",
+        factorisation: Factorisation | None = None,
+        rank: Rank = 0.1,
+        difference_length: float | None = None,
+        integral_radius: float | None = None,
         key: PRNGKeyArray,
     ):
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("width", width)):
@@ -139,6 +171,20 @@ class FNO(eqx.Module):
         if len(fractions) != len(self.modes) or min(fractions) < 0:
             raise ValueError(f"`padding` is {padding}; expected a fraction of the box >= 0, or one for each axis.")
         self.padding = tuple(float(p) for p in fractions)
+        self.basis = basis_per_axis(basis, len(self.modes))
+        with_local = difference_length is not None or integral_radius is not None
+        if any(self.padding) and (set(self.basis) != {"fourier"} or with_local):
+            raise ValueError(
+                f"`padding` is {padding}; expected none with local kernels or another basis than Fourier. For a box "
+                "take `basis='cosine'` without padding."
+            )
+        if coordinates and difference_length is not None and "fourier" in self.basis:
+            raise ValueError(
+                "`coordinates` is True with `difference_length`; the jump of a coordinate at the seam of a periodic "
+                "axis has no derivative. Give `coordinates=False`."
+            )
+        if with_local and "chebyshev" in self.basis:
+            raise ValueError(f"`basis` is {basis!r}; local kernels need even spacing: take 'cosine' or 'sine'.")
         self.coordinates, self.conditioning, self.activation = coordinates, conditioning, activation
         lift_key, project_key, key = (jax.random.fold_in(key, i) for i in range(3))
         hidden = [max(1, int(ratio * width)) for ratio in (lifting_ratio, projection_ratio, mlp_ratio)]
@@ -147,10 +193,20 @@ class FNO(eqx.Module):
         self.project = ChannelMLP(width, hidden[1], out_channels, activation=activation, key=project_key)
         blocks = []
         for i in range(depth):
-            keys = [jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(5)]
+            keys = [jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(7)]
             blocks.append(
                 FNOBlock(
-                    spectral=SpectralConv(width, width, self.modes, transform=transform, key=keys[0]),
+                    spectral=SpectralConv(
+                        width,
+                        width,
+                        self.modes,
+                        transform=transform,
+                        basis=self.basis,
+                        factorisation=factorisation,
+                        rank=rank,
+                        key=keys[0],
+                    ),
+                    local=_local_kernels(width, self.basis, difference_length, integral_radius, keys[5:]),
                     spectral_skip=make_skip(spectral_skip, width, key=keys[1]),
                     norm=None if groups is None else GroupNorm(groups, width),
                     film=FiLM(conditioning, width, hidden=width, activation=activation, key=keys[4])
@@ -173,17 +229,41 @@ class FNO(eqx.Module):
     ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
         grid = checked_grid(
-            u, domain, query, in_channels=self.in_channels, ndim=len(self.modes), periodic=not any(self.padding)
+            u,
+            domain,
+            query,
+            in_channels=self.in_channels,
+            ndim=len(self.modes),
+            periodic=not any(self.padding) and set(self.basis) == {"fourier"},
+            uneven="chebyshev" in self.basis,
         )
         args = checked_args(args, self.conditioning)
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         extra = _extra_points(grid, self.padding)
         v = jnp.pad(v, [*((0, points) for points in extra), (0, 0)]) if any(extra) else v
         for block in self.blocks[:-1]:
-            v = block(v, args, self.activation)
-        v = self.blocks[-1](v, args, lambda x: x)
+            v = block(v, args, self.activation, grid)
+        v = self.blocks[-1](v, args, lambda x: x, grid)
         v = lax.slice(v, (0,) * v.ndim, (*grid.shape, v.shape[-1])) if any(extra) else v
         return on_query(jnp.moveaxis(self.project.channels_last(v), -1, 0), grid, query)
+
+
+def _local_kernels(
+    width: int,
+    basis: tuple[SpectralBasis, ...],
+    difference_length: float | None,
+    integral_radius: float | None,
+    keys: list[PRNGKeyArray],
+) -> tuple[FDConv | LocalIntegral, ...]:
+    kernels = []
+    if difference_length is not None:
+        over: list[DifferenceBoundary] = ["periodic" if name == "fourier" else "extrapolate" for name in basis]
+        size = (3,) * len(basis)
+        kernels.append(FDConv(width, width, size, length=difference_length, boundary=over, key=keys[0]))
+    if integral_radius is not None:
+        within: list[Boundary] = ["periodic" if name == "fourier" else "zero" for name in basis]
+        kernels.append(LocalIntegral(width, width, len(basis), radius=integral_radius, boundary=within, key=keys[1]))
+    return tuple(kernels)
 
 
 def _extra_points(grid: Grid, padding: tuple[float, ...]) -> tuple[int, ...]:

@@ -7,9 +7,16 @@ from solvers import Domain, Grid, spectral
 
 
 def checked_grid(
-    u: Float[Array, "cin *n"], domain: Domain, query: Domain | None, *, in_channels: int, ndim: int, periodic: bool
+    u: Float[Array, "cin *n"],
+    domain: Domain,
+    query: Domain | None,
+    *,
+    in_channels: int,
+    ndim: int,
+    periodic: bool,
+    uneven: bool = False,
 ) -> Grid:
-    """`domain`, if it is an evenly spaced grid of `ndim` axes, `u` lives on it and `query` can be answered.
+    """`domain`, if it is an evenly spaced grid (or `uneven`) of `ndim` axes, `u` on it and `query` can be answered.
 
     That is the same grid or, of a `periodic` operator, one with other numbers of points on the same periodic box.
     """
@@ -20,7 +27,7 @@ def checked_grid(
         )
     if domain.ndim != ndim:
         raise ValueError(f"`domain` has {domain.ndim} axes; this operator was built for {ndim}.")
-    if "chebyshev" in domain.placement:
+    if "chebyshev" in domain.placement and not uneven:
         raise ValueError(
             f"`domain` has placement {domain.placement}; this operator needs even spacing: interpolate to 'nodes', "
             "'cells' or 'left'."

@@ -31,6 +31,7 @@ class Row:
     conditioning: int = 0
     placement: str = "left"
     dimensions: tuple[int, ...] = (1, 2, 3)
+    slow: bool = True  # ten seconds of compilation: checked with the slow tests
 
 
 def mlp(inputs, hidden, outputs):

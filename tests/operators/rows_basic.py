@@ -42,7 +42,7 @@ def resnet_parameters(ndim):
 
 
 ROWS = [
-    Row("FNO", fno, fno_parameters, Consistent(math.inf), conditioning=2),
-    Row("FNO on a box", fno_on_a_box, fno_on_a_box_parameters, Consistent(1), placement="nodes"),
-    Row("ResNet", resnet, resnet_parameters, OneResolution("its kernels count points, not lengths")),
+    Row("FNO", fno, fno_parameters, Consistent(math.inf), conditioning=2, slow=False),
+    Row("FNO on a box", fno_on_a_box, fno_on_a_box_parameters, Consistent(1), placement="nodes", slow=False),
+    Row("ResNet", resnet, resnet_parameters, OneResolution("its kernels count points, not lengths"), slow=False),
 ]
