@@ -1,7 +1,10 @@
+from .branch_trunk import BranchTrunkField as BranchTrunkField
 from .coefficient_mixing import CoefficientMixing as CoefficientMixing
 from .conditioning import FiLM as FiLM
 from .differential import DifferenceBoundary as DifferenceBoundary
 from .differential import FDConv as FDConv
+from .latent_attention import LatentAttention as LatentAttention
+from .latent_spectral import LatentSpectral as LatentSpectral
 from .local import Boundary as Boundary
 from .local import Conv as Conv
 from .local import pad as pad
@@ -13,6 +16,10 @@ from .pointwise import Pointwise as Pointwise
 from .pointwise import Skip as Skip
 from .pointwise import SoftGating as SoftGating
 from .pointwise import make_skip as make_skip
+from .sampling import StridedConv as StridedConv
+from .sampling import TransposedConv as TransposedConv
+from .sampling import average_pool as average_pool
+from .sampling import interpolate as interpolate
 from .spectral import SpectralConv as SpectralConv
 from .spectral import Transform as Transform
 from .spectral_basis import SpectralBasis as SpectralBasis
@@ -24,3 +31,12 @@ from .spectral_weights import CP as CP
 from .spectral_weights import Factorisation as Factorisation
 from .spectral_weights import Rank as Rank
 from .spectral_weights import Tucker as Tucker
+from .stagger import stagger as stagger
+from .stagger import unstagger as unstagger
+from .tapped_mlp import TappedMLP as TappedMLP
+from .v_cycle import CoarseRHS as CoarseRHS
+from .v_cycle import CoarseStart as CoarseStart
+from .v_cycle import VCycle as VCycle
+from .wave import ConvBlock as ConvBlock
+from .wave import Wave as Wave
+from .wave import level_channels as level_channels

@@ -1,6 +1,17 @@
+from .adafnn import AdaFNN as AdaFNN
+from .adafnn import orthogonality as orthogonality
+from .adafnn import sparsity as sparsity
+from .deeponet import DeepONet as DeepONet
 from .fno import FNO as FNO
 from .fno import FNOBlock as FNOBlock
+from .lsm import LSM as LSM
+from .mgno import MgNO as MgNO
+from .nio import NIO as NIO
+from .nio import bag as bag
+from .pod import GridInterpolant as GridInterpolant
+from .pod import pod as pod
 from .resnet import ResNet as ResNet
 from .resnet import ResNetBlock as ResNetBlock
 from .symmetrised import Symmetrised as Symmetrised
 from .transform_once import TransformOnce as TransformOnce
+from .unet import UNet as UNet
