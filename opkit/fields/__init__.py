@@ -11,6 +11,7 @@ from .embeddings import Rescale as Rescale
 from .gaussians import GaussianFeatures as GaussianFeatures
 from .mlp import MLP as MLP
 from .mlp import ModifiedMLP as ModifiedMLP
+from .modulated_siren import ModulatedSIREN as ModulatedSIREN
 from .pirate import PirateBlock as PirateBlock
 from .pirate import PirateNet as PirateNet
 from .readout import LinearReadout as LinearReadout

@@ -15,6 +15,7 @@ from opkit.fields import (
     FourierFeatures,
     GaussianFeatures,
     ModifiedMLP,
+    ModulatedSIREN,
     PeriodicEmbedding,
     PirateNet,
     Rescale,
@@ -48,6 +49,9 @@ FIELDS = {
     "embedded": _embedded_mlp,
     "pirate": _pirate,
     "siren": lambda: SIREN(2, 1, omega=(2.0, 3.0), **SMALL),
+    "modulated": lambda: eqx.Partial(
+        ModulatedSIREN(2, 1, code_size=3, omega=2.0, **SMALL), code=jnp.array([0.3, -1.0, 0.5])
+    ),
     "gaussians": lambda: GaussianFeatures(2, 1, gaussians=7, width=0.5, key=KEY),
     "separable": lambda: Separable([MLP(1, 4, activation=Snake(2.0), **SMALL), SIREN(1, 4, omega=2.0, **SMALL)]),
 }

@@ -17,6 +17,7 @@ from opkit.fields import (
     FourierFeatures,
     GaussianFeatures,
     ModifiedMLP,
+    ModulatedSIREN,
     PeriodicEmbedding,
     PirateNet,
     Rescale,
@@ -97,6 +98,7 @@ def test_numbers_of_weights_are_those_of_the_formulas():
     hidden = (2 * 7 + 7) + 2 * (7 * 7 + 7)
     assert count(MLP(2, 3, **sizes)) == hidden + 7 * 3 + 3
     assert count(SIREN(2, 3, **sizes)) == hidden + 7 * 3 + 3
+    assert count(ModulatedSIREN(2, 3, code_size=4, **sizes)) == hidden + 7 * 3 + 3 + 3 * 7 * 4
     assert count(MLP(2, 3, activation=Snake(), **sizes)) == hidden + 7 * 3 + 3 + 3
     assert count(MLP(2, 3, activation=Cauchy(), **sizes)) == hidden + 7 * 3 + 3 + 9
     assert count(ModifiedMLP(2, 3, **sizes)) == hidden + 2 * (2 * 7 + 7) + 7 * 3 + 3

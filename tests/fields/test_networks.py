@@ -19,6 +19,7 @@ from opkit.fields import (
     FourierFeatures,
     GaussianFeatures,
     ModifiedMLP,
+    ModulatedSIREN,
     PirateNet,
     Separable,
     Snake,
@@ -96,6 +97,19 @@ def test_siren_is_the_papers_formula_with_a_frequency_an_axis(key):
     for layer in field.layers[1:]:
         h = np.sin(4.0 * dense(layer, h))
     np.testing.assert_allclose(call(field, jnp.array(x)), dense(field.readout, h), **TINY)
+
+
+def test_a_modulated_siren_shifts_every_sine_by_its_code(key):
+    options = {"width": 6, "depth": 3, "omega": (2.0, 5.0), "hidden_omega": 4.0, "key": key}
+    field = ModulatedSIREN(2, 3, code_size=4, **options)
+    x, z = np.array([0.3, -0.2]), np.array([0.5, -1.0, 0.2, 2.0])
+    first, *others = field.siren.layers
+    h = np.sin(dense(first, np.array([2.0, 5.0]) * x) + field.shifts[0].weight @ z)
+    for layer, shift in zip(others, field.shifts[1:], strict=True):
+        h = np.sin(4.0 * dense(layer, h) + shift.weight @ z)
+    np.testing.assert_allclose(field(jnp.array(x), jnp.array(z)), dense(field.siren.readout, h), **TINY)
+    plain = SIREN(2, 3, **options)
+    np.testing.assert_array_equal(field(jnp.array(x), jnp.zeros(4)), plain(jnp.array(x)))
 
 
 @pytest.mark.parametrize(("omega", "hidden_omega"), [(30.0, 30.0), (1.0, 30.0), ((1.0, 20.0), 1.0)])

@@ -18,12 +18,20 @@ import pytest
 from opkit.operators import FNO
 from solvers import Grid
 
-from . import rows_basic
+from . import rows_basic, rows_branch_trunk, rows_multilevel, rows_points, rows_spectral
 from .rows import IN, OUT, Consistent, OneResolution
 
-TABLE = [*rows_basic.ROWS]
+TABLE = [
+    *rows_basic.ROWS,
+    *rows_spectral.ROWS,
+    *rows_multilevel.ROWS,
+    *rows_branch_trunk.ROWS,
+    *rows_points.ROWS,
+]
 
-every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+every_row = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.name, marks=[pytest.mark.slow] * row.slow) for row in TABLE]
+)
 
 
 def cases(most):
@@ -31,7 +39,7 @@ def cases(most):
     return pytest.mark.parametrize(
         ("row", "ndim"),
         [
-            pytest.param(row, ndim, id=f"{row.name} {ndim}-D", marks=[pytest.mark.slow] * (ndim == 3))
+            pytest.param(row, ndim, id=f"{row.name} {ndim}-D", marks=[pytest.mark.slow] * (ndim == 3 or row.slow))
             for row in TABLE
             for ndim in row.dimensions
             if ndim <= most
