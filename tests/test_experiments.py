@@ -19,6 +19,7 @@ def run(script: str, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow  # `.ci/run` runs this very command
 @pytest.mark.smoke
 def test_darcy_is_drawn_learnt_and_measured_at_three_resolutions(tmp_path):
     done = run("fno_darcy.py", "--smoke", "--quiet", "--out", str(tmp_path))

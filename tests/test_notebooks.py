@@ -3,11 +3,18 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+LONG = {"faster_neural_odes"}
 
 
 @pytest.mark.smoke
 @pytest.mark.filterwarnings("default")  # the Jupyter client's own
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG))
+        for path in sorted(NOTEBOOKS.glob("*.ipynb"))
+    ],
+)
 def test_notebook_runs_from_top_to_bottom_and_draws(path, monkeypatch):
     import nbformat
     from nbclient import NotebookClient

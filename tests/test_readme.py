@@ -57,7 +57,7 @@ def test_equation_of_ones_own_steps_and_its_gradient_is_right():
     assert float(names["sensitivity"]) == pytest.approx(float(slope), rel=tolerance)
 
 
-@pytest.mark.dtype
+@pytest.mark.plain
 def test_regularised_example_has_a_gradient_that_lowers_the_loss():
     _, _, example, _ = blocks("python")
     names: dict = {}

@@ -10,12 +10,13 @@ from ..test_experiments import run
 FIGURES = ("nfe_ratio", "prediction_ratio", "training_ratio", "error_ratio")
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 @pytest.mark.parametrize(
     ("script", "variants"),
     [
         ("regularised_classifier.py", ("global error", "local uniform")),
-        pytest.param("regularised_spiral.py", ("global error", "kinetic"), marks=pytest.mark.slow),
+        ("regularised_spiral.py", ("global error", "kinetic")),
     ],
 )
 def test_the_variants_are_trained_and_measured(script, variants, tmp_path):
