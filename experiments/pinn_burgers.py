@@ -7,8 +7,8 @@ minutes on 2 cores. Published: 6.7e-4 (Raissi et al., L-BFGS), about 8e-5 (jaxpi
 
 `u_t + u u_x = 0.01 / pi u_xx` on [-1, 1], `u(0, x) = -sin(pi x)`, zero at both ends, to the time 1. The candidate is
 `-sin(pi x) + t (1 - x^2) N(t, x)`. The error is measured on 100 x 256 points against the Cole-Hopf solution, and with
-`--data burgers_shock.npz` (in the repository of Raissi et al.) against that file's. A seed takes ten minutes on 2
-cores; on a GPU with fast float64 perhaps two.
+`--data burgers_shock.npz` (in the repository of Raissi et al.) against that file's. A seed takes a quarter of an
+hour on one core; on a GPU with fast float64 perhaps two minutes.
 
 Raissi, Perdikaris and Karniadakis (2019), doi:10.1016/j.jcp.2018.10.045; Urban, Stefanou and Pons (2024),
 arXiv:2405.04230; Wu et al. (2023), arXiv:2207.10289.

@@ -15,6 +15,7 @@ twice on all walls,
 (A candidate in velocities, whose residual must be told not to weigh the corners, lets fluid in at one and out at the
 other: it stays at 7e-2.) The residual of momentum is weighted by the distances to both corners. Levenberg-Marquardt on
 points uniform in the square. The solution is extrapolated from central differences on 128 and 256 cells.
+A seed takes four minutes on one core.
 
 Taylor (1962), On scraping viscous fluid from a plane surface, in: Miszellaneen der angewandten Mechanik;
 Ghia, Ghia and Shin (1982), High-Re solutions for incompressible flow using the Navier-Stokes equations and a multigrid

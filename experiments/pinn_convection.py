@@ -8,7 +8,7 @@ speed of about 30 on.
 On the circle of length 2 pi, to the time 1, `u(0, x) = sin x`; with `--diffusivity` also `nu u_xx`. Both know the
 initial data and the period exactly: `u = sin x + t N(t, cos x, sin x)`, and `x = xi + t N_1`, `w = sin xi + t N_2` in
 the label `xi`. The error is measured on 101 x 128 points, of the Lagrangian in `(t, xi)`: `w - u(t, x)`. Both are
-trained by Adam, as published, and by a quasi-Newton method (`@broyden`).
+trained by Adam, as published, and by a quasi-Newton method (`@broyden`). A seed takes five minutes on one core.
 
 Mojgani, Balajewicz and Hassanzadeh (2023), Kolmogorov n-width and Lagrangian physics-informed neural networks,
 arXiv:2205.02902; Krishnapriyan et al. (2021), Characterizing possible failure modes in physics-informed neural
