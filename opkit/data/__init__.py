@@ -14,6 +14,11 @@ from .normalise import fit_normaliser as fit_normaliser
 from .pairs import Pair as Pair
 from .pairs import Pairs as Pairs
 from .pairs import read_pairs as read_pairs
+from .sample_bench import SAMPLE_BENCH as SAMPLE_BENCH
+from .sample_bench import dirichlet_to_neumann as dirichlet_to_neumann
+from .sample_bench import potentials as potentials
+from .sample_bench import solve_darcy_on_nodes as solve_darcy_on_nodes
+from .samples import SampleRecipe as SampleRecipe
 from .sources import ArraySource as ArraySource
 from .sources import HDF5Source as HDF5Source
 from .sources import Source as Source

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,23 @@ from uuid import uuid4
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from solvers import ETDRK, rollout
 
 from .bench import BENCH, Recipe
+from .sample_bench import SAMPLE_BENCH
+from .samples import SampleRecipe
 
 
 class BlowUpError(FloatingPointError):
-    """A simulation of a data set did not stay finite."""
+    """A simulation of a data set did not stay finite, or found no solution."""
 
 
 def generate(
-    recipe: Recipe | str,
+    recipe: Recipe | SampleRecipe | str,
     path: str | os.PathLike[str],
     *,
     seed: int = 0,
@@ -43,34 +47,39 @@ def generate(
       points, `x_test, y_test` there and `x_testN, y_testN` at the others;
     - attributes: what it is and was made with.
 
-    All with checksums. It appears at `path`, replacing what was there, when it is complete.
+    Of a `SampleRecipe` it holds the arrays that the recipe names, `(samples, ...)` in float32, the constants and the
+    attributes. All with checksums. It appears at `path`, replacing what was there, when it is complete.
 
-    **Arguments:** `recipe`: or its name in `BENCH`. `progress`: called with the number of trajectories done and of all.
+    **Arguments:** `recipe`: or its name in `BENCH` or `SAMPLE_BENCH`. `progress`: called with the number of
+    trajectories or samples done and of all.
 
     **Raises:** `ValueError` for an unknown name. `BlowUpError`. `OSError` where the file cannot be written. Then
     nothing is left behind.
     """
     if isinstance(recipe, str):
-        if recipe not in BENCH:
-            raise ValueError(f"`recipe` is {recipe!r}; expected a Recipe or one of {sorted(BENCH)}.")
-        recipe = BENCH[recipe]
+        known = {**BENCH, **SAMPLE_BENCH}
+        if recipe not in known:
+            raise ValueError(f"`recipe` is {recipe!r}; expected a Recipe or one of {sorted(known)}.")
+        return generate(known[recipe], path, seed=seed, progress=progress)
     path, total = Path(path), recipe.train + recipe.test
     with _whole(path) as file, jax.enable_x64(True):  # bytes that do not depend on the caller's flag
         file.attrs.update(_description(recipe, seed))
-        file["t"] = recipe.dt * (recipe.warm_up + recipe.every * np.arange(recipe.frames))
-        for name, axis, n in zip("xyz", recipe.grid.axes(), recipe.grid.shape, strict=False):
-            file[name] = np.asarray(axis)[:: n // recipe.points]
-        solve = jax.jit(jax.vmap(lambda index: _sample(recipe, jax.random.fold_in(jax.random.key(seed), index))))
+        for name, values in _constants(recipe).items():
+            file[name] = values
+        solve = jax.jit(partial(_batch, recipe, seed))
         for start in range(0, total, recipe.batch):
             numbers = np.arange(start, start + recipe.batch, dtype=np.uint32)
-            fields, blow_up = jax.device_get(solve(numbers))
+            fields, failure = jax.device_get(solve(numbers))
             kept = numbers < total
-            if np.any(blow_up[kept] >= 0):
-                bad = numbers[kept & (blow_up >= 0)]
-                raise BlowUpError(
-                    f"`recipe` {recipe.name!r}, seed {seed}: trajectories {bad.tolist()} have NaN or infinity from step"
-                    f" {blow_up[bad - start].tolist()} on; take a smaller `dt`. Nothing was written."
+            if np.any(failure[kept] >= 0):
+                bad = numbers[kept & (failure >= 0)]
+                what = (
+                    f"trajectories {bad.tolist()} have NaN or infinity from step {failure[bad - start].tolist()} on;"
+                    " take a smaller `dt`."
+                    if isinstance(recipe, Recipe)
+                    else f"samples {bad.tolist()} have NaN or infinity: their solve failed."
                 )
+                raise BlowUpError(f"`recipe` {recipe.name!r}, seed {seed}: {what} Nothing was written.")
             for name, values in fields.items():
                 _write(file, name, values, start, recipe)
             if progress is not None:
@@ -78,7 +87,30 @@ def generate(
     return path
 
 
-def _sample(recipe: Recipe, key: PRNGKeyArray) -> tuple[dict[str, Array], Int[Array, ""]]:
+def _batch(
+    recipe: Recipe | SampleRecipe, seed: int, numbers: UInt[Array, " batch"]
+) -> tuple[dict[str, Array], Int[Array, " batch"]]:
+    """The samples of those numbers, and where each failed, -1 where it did not."""
+    key = lambda number: jax.random.fold_in(jax.random.key(seed), number)
+    if isinstance(recipe, Recipe):
+        return jax.vmap(lambda number: _trajectory(recipe, key(number)))(numbers)
+    draw = recipe.draw
+    fields = jax.lax.map(lambda number: dict(draw(key(number))), numbers)  # a solve of one fits the caches
+    finite = [jnp.isfinite(values).reshape(len(values), -1).all(1) for values in fields.values()]
+    small = {name: values.astype("float32") for name, values in fields.items()}
+    return small, jnp.where(jnp.stack(finite).all(0), -1, 0)
+
+
+def _constants(recipe: Recipe | SampleRecipe) -> dict[str, Any]:
+    """The arrays that no sample has to itself."""
+    if isinstance(recipe, SampleRecipe):
+        return {name: np.asarray(values) for name, values in recipe.constants().items()}
+    axes = zip("xyz", recipe.grid.axes(), recipe.grid.shape, strict=False)
+    times = {"t": recipe.dt * (recipe.warm_up + recipe.every * np.arange(recipe.frames))}
+    return times | {name: np.asarray(axis)[:: n // recipe.points] for name, axis, n in axes}
+
+
+def _trajectory(recipe: Recipe, key: PRNGKeyArray) -> tuple[dict[str, Array], Int[Array, ""]]:
     """One trajectory: arrays by their place in the file, `{}` standing for the part, and when it blew up."""
     u, equation = recipe.draw(key, recipe.grid)
     steps = (recipe.frames - 1) * recipe.every
@@ -101,7 +133,7 @@ def _sample(recipe: Recipe, key: PRNGKeyArray) -> tuple[dict[str, Array], Int[Ar
     return fields, run.blow_up
 
 
-def _write(file: Any, name: str, values: np.ndarray, start: int, recipe: Recipe) -> None:
+def _write(file: Any, name: str, values: np.ndarray, start: int, recipe: Recipe | SampleRecipe) -> None:
     """Put trajectories `start, start + 1, ...` where they belong in the training and test parts of an array."""
     for part, first, last in (("train", 0, recipe.train), ("test", recipe.train, recipe.train + recipe.test)):
         place, shape = name.format(part), (last - first, *values.shape[1:])
@@ -115,19 +147,24 @@ def _write(file: Any, name: str, values: np.ndarray, start: int, recipe: Recipe)
             file[place][low - first : high - first] = values[low - start : high - start]
 
 
-def _description(recipe: Recipe, seed: int) -> dict[str, Any]:
+def _description(recipe: Recipe | SampleRecipe, seed: int) -> dict[str, Any]:
     found = {}
     for name in ("opkit", "jax", "jaxlib", "numpy", "h5py"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from a copy of the source that was never installed
             found[name] = "unknown"
-    grid = recipe.grid
-    return {
+    about = {
         "recipe": recipe.name,
         "title": recipe.title,
         "units": "none: dimensionless",
         "seed": seed,
+        "versions": json.dumps(found),
+    }
+    if isinstance(recipe, SampleRecipe):
+        return about | {"solver": recipe.solver}
+    grid = recipe.grid
+    return about | {
         "solver": "ETDRK4, Galerkin (2/3 rule for products of two), float64; stored float32",
         "solver_grid": grid.shape,
         "lower": grid.lower,
@@ -136,7 +173,6 @@ def _description(recipe: Recipe, seed: int) -> dict[str, Any]:
         "dt": recipe.dt,
         "steps_between_frames": recipe.every,
         "warm_up_steps": recipe.warm_up,
-        "versions": json.dumps(found),
     }
 
 

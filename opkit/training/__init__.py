@@ -11,6 +11,7 @@ from .evaluate import evaluate as evaluate
 from .fit import CheckpointStore as CheckpointStore
 from .fit import NonFiniteLoss as NonFiniteLoss
 from .fit import fit as fit
+from .flops import count_flops as count_flops
 from .gauss_newton import GaussNewtonState as GaussNewtonState
 from .gauss_newton import gauss_newton as gauss_newton
 from .launch import launch as launch
@@ -27,6 +28,7 @@ from .model_file import load_model as load_model
 from .model_file import save_model as save_model
 from .newton_cg import NewtonCGState as NewtonCGState
 from .newton_cg import newton_cg as newton_cg
+from .provenance import code_hash as code_hash
 from .quasi_newton import QuasiNewtonState as QuasiNewtonState
 from .quasi_newton import quasi_newton as quasi_newton
 from .run import Diverged as Diverged

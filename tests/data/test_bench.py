@@ -183,8 +183,8 @@ def test_a_full_disk_is_an_error_that_leaves_the_old_file(tmp_path):
 
 @pytest.mark.plain
 def test_wrong_recipes_and_files_are_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"`recipe` is 'd2'; expected a Recipe or one of \['d1', 'd3', 'd4', 'd5'\]"):
-        generate("d2", tmp_path / "d2.h5")
+    with pytest.raises(ValueError, match=r"`recipe` is 'd6'; expected a Recipe or one of \['d1', 'd2', 'd3', 'd4'"):
+        generate("d6", tmp_path / "d6.h5")
     with pytest.raises(FileNotFoundError, match=r"no/such"):
         generate("d1", tmp_path / "no/such/folder.h5")
     with pytest.raises(ValueError, match=r"`grid` has \(1024,\) points, of which 100 are no regular part"):
