@@ -42,7 +42,7 @@ def centre_lines(reynolds: float, cells: int) -> tuple[np.ndarray, np.ndarray]:
     lid = np.zeros(n * n)
     lid[index[:, -1]] = -2 / h
     d_x, d_y, diffused = along[inside], up[inside], laplacian[inside] / reynolds
-    psi = np.zeros(len(inside))
+    psi: Any = np.zeros(len(inside))
     for _ in range(20):
         w = vorticity @ psi + lid
         u, v = d_y[:, inside] @ psi, -d_x[:, inside] @ psi
