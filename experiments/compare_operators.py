@@ -20,7 +20,7 @@ each at the better of two learning rates on a tenth of the training set, medians
 
 `--operators best` takes `problems.contestants.BEST`. A plain residual network, the constant mean and persistence stand
 beside. One training takes at most `--seconds`; without `--steps` their number is calibrated to that before the first
-(under `params` for the slowest, the same for all) and written to `steps.json`. Each training is a cell in
+(under `params` for the slowest, the same for all) and written to `steps-PROBLEM.json`. Each training is a cell in
 `OUT/compare_operators/cells`, found again by every table that needs it, so a killed table resumes; a cell made under
 other code is used, and said to be. `table.md` and `result.json` are above the seeds, `figure.png` in their folders.
 `relative_l2` is the mean over test samples of one output's relative L2 error (of D8: the squared error over the

@@ -1,6 +1,5 @@
 """A compiled function in one file, to be run where opkit is not installed."""
 
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from opkit.training import ModelFileError, load_model, save_model
+from opkit.training import ModelFileError, commit, load_model, save_model
 from solvers import Domain, Grid
 
+_ROOT = Path(__file__).parents[2]  # of the repository that opkit runs from, if it does
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -104,7 +104,7 @@ def export_program(
         "query": _described_domain(query),
         "platforms": list(exported.platforms),
         "calling_convention": exported.calling_convention_version,
-        "commit": _commit(),
+        "commit": commit(_ROOT) if (_ROOT / ".git").exists() else None,
     }
     save_model(path, {"program": program}, about)
     return about
@@ -189,15 +189,3 @@ def _described_domain(domain: Domain | None) -> dict[str, Any] | None:
     if isinstance(domain, Grid):
         return {name: list(getattr(domain, name)) for name in ("shape", "lower", "upper", "placement")}
     return None if domain is None else {"type": type(domain).__name__}
-
-
-def _commit() -> str | None:
-    """Of the repository that opkit runs from, `-dirty` where it differs; `None` outside one."""
-    root = Path(__file__).parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    if not (root / ".git").exists():
-        return None
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -29,6 +29,7 @@ from .model_file import save_model as save_model
 from .newton_cg import NewtonCGState as NewtonCGState
 from .newton_cg import newton_cg as newton_cg
 from .provenance import code_hash as code_hash
+from .provenance import commit as commit
 from .quasi_newton import QuasiNewtonState as QuasiNewtonState
 from .quasi_newton import quasi_newton as quasi_newton
 from .run import Diverged as Diverged
