@@ -5,13 +5,6 @@ from collections.abc import Sequence
 from jaxtyping import Array
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raise `ValueError` for a size below one."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"`{name}` is {size}; expected at least 1.")
-
-
 def check_point(x: Array, size: int) -> None:
     """Raise `ValueError` unless `x` is `(size,)`."""
     if x.shape != (size,):

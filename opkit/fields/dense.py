@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from opkit.layers import initial
+from opkit.layers import check_sizes, initial
 from solvers import as_module
 
-from .arguments import check_point, check_sizes
+from .arguments import check_point
 from .chain import Map
 
 

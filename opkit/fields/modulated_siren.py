@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from opkit.layers import initial
+from opkit.layers import check_sizes, initial
 
-from .arguments import check_point, check_sizes
+from .arguments import check_point
 from .dense import Dense
 from .siren import SIREN
 

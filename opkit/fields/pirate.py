@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .arguments import check_sizes
+from opkit.layers import check_sizes
+
 from .chain import Map
 from .dense import Dense, Hidden, Linear, MakeLinear
 from .mlp import gated, make_gates

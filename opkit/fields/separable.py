@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from opkit.layers import check_sizes
 from solvers import Field, as_module
 
-from .arguments import check_point, check_sizes
+from .arguments import check_point
 
 
 class Separable(eqx.Module):

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from opkit.layers import initial
+from opkit.layers import check_sizes, initial
 from solvers import Frozen
 
-from .arguments import check_point, check_sizes, per_axis
+from .arguments import check_point, per_axis
 from .dense import Dense
 
 

@@ -1,6 +1,7 @@
 from .branch_trunk import BranchTrunkField as BranchTrunkField
 from .coefficient_mixing import CoefficientMixing as CoefficientMixing
 from .conditioning import FiLM as FiLM
+from .conditioning import make_film as make_film
 from .differential import DifferenceBoundary as DifferenceBoundary
 from .differential import FDConv as FDConv
 from .edges import Ball as Ball
@@ -8,6 +9,7 @@ from .edges import Edges as Edges
 from .edges import Nearest as Nearest
 from .edges import Neighbourhood as Neighbourhood
 from .edges import Window as Window
+from .fno_block import FNOBlock as FNOBlock
 from .kernel_integral import KernelIntegral as KernelIntegral
 from .kernel_integral import KernelKind as KernelKind
 from .kernel_integral import LowRankIntegral as LowRankIntegral
@@ -33,10 +35,12 @@ from .sampling import StridedConv as StridedConv
 from .sampling import TransposedConv as TransposedConv
 from .sampling import average_pool as average_pool
 from .sampling import interpolate as interpolate
+from .sizes import check_sizes as check_sizes
 from .spectral import SpectralConv as SpectralConv
 from .spectral import Transform as Transform
 from .spectral_basis import SpectralBasis as SpectralBasis
 from .spectral_basis import basis_per_axis as basis_per_axis
+from .spectral_basis import checked_modes as checked_modes
 from .spectral_basis import series_coefficients as series_coefficients
 from .spectral_basis import series_shape as series_shape
 from .spectral_basis import series_values as series_values

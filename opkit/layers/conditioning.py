@@ -48,3 +48,12 @@ class FiLM(eqx.Module):
         hidden = self.activation(self.inner.channels_last(a.astype(x.dtype)))
         scale, shift = jnp.split(self.outer.channels_last(hidden), 2)
         return (1 + scale) * x + shift
+
+
+def make_film(
+    parameters: int, channels: int, *, activation: Callable[[Array], Array], key: PRNGKeyArray
+) -> FiLM | None:
+    """`FiLM` with as many hidden channels as the features have, or `None` where there are no parameters."""
+    if parameters == 0:
+        return None
+    return FiLM(parameters, channels, hidden=channels, activation=activation, key=key)

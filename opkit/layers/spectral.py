@@ -12,7 +12,7 @@ from solvers import Placement
 
 from .fourier import box_of, coefficients_by_fft, coefficients_by_matrix, field_by_fft, field_by_matrix
 from .initial import normal
-from .spectral_basis import Axis, SpectralBasis, basis_per_axis, series_coefficients, series_values
+from .spectral_basis import Axis, SpectralBasis, basis_per_axis, checked_modes, series_coefficients, series_values
 from .spectral_weights import CP, Factorisation, Rank, Tucker, mix
 
 Transform = Literal["auto", "fft", "matrix"]
@@ -71,11 +71,7 @@ class SpectralConv(eqx.Module):
         rank: Rank = 0.1,
         key: PRNGKeyArray,
     ):
-        self.in_channels, self.modes = in_channels, tuple(int(m) for m in modes)
-        if not 1 <= len(self.modes) <= 3 or min(self.modes) < 1:
-            raise ValueError(
-                f"`modes` is {modes}; expected one to three positive integers, one an axis, as in (12, 12)."
-            )
+        self.in_channels, self.modes = in_channels, checked_modes(modes)
         if transform not in get_args(Transform):
             raise ValueError(f"`transform` is {transform!r}; expected one of {get_args(Transform)}.")
         self.transform, self.basis = transform, basis_per_axis(basis, len(self.modes))

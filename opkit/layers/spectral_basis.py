@@ -67,6 +67,14 @@ def basis_per_axis(basis: SpectralBasis | Sequence[SpectralBasis], ndim: int) ->
     return names
 
 
+def checked_modes(modes: Sequence[int]) -> tuple[int, ...]:
+    """`modes` as integers, one to three positive ones."""
+    checked = tuple(int(m) for m in modes)
+    if not 1 <= len(checked) <= 3 or min(checked) < 1:
+        raise ValueError(f"`modes` is {modes}; expected one to three positive integers, one an axis, as in (12, 12).")
+    return checked
+
+
 def series_shape(basis: Sequence[SpectralBasis], modes: Sequence[int]) -> tuple[int, ...]:
     """The number of functions of each axis."""
     return tuple(2 * m - 1 if name == "fourier" else m for name, m in zip(basis, modes, strict=True))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .conditioning import FiLM
+from .conditioning import FiLM, make_film
 from .local import Boundary, Conv
 from .norms import GroupNorm
 from .sampling import average_pool, interpolate
@@ -40,11 +40,7 @@ class ConvBlock(eqx.Module):
         self.first = Conv(in_channels, out_channels, (3,) * ndim, boundary=boundary, key=keys[0])
         self.second = Conv(out_channels, out_channels, (3,) * ndim, boundary=boundary, key=keys[1])
         self.norms = None if groups is None else (GroupNorm(groups, out_channels), GroupNorm(groups, out_channels))
-        self.film = (
-            FiLM(conditioning, out_channels, hidden=out_channels, activation=activation, key=keys[2])
-            if conditioning
-            else None
-        )
+        self.film = make_film(conditioning, out_channels, activation=activation, key=keys[2])
         self.activation = activation
 
     def __call__(self, v: Float[Array, "*n cin"], args: Float[Array, " p"] | None) -> Float[Array, "*n cout"]:

@@ -1,3 +1,5 @@
+from opkit.layers import FNOBlock as FNOBlock
+
 from .adafnn import AdaFNN as AdaFNN
 from .adafnn import orthogonality as orthogonality
 from .adafnn import sparsity as sparsity
@@ -5,7 +7,6 @@ from .coral import CORAL as CORAL
 from .coral import CodedField as CodedField
 from .deeponet import DeepONet as DeepONet
 from .fno import FNO as FNO
-from .fno import FNOBlock as FNOBlock
 from .geo_fno import Deformation as Deformation
 from .geo_fno import GeoFNO as GeoFNO
 from .gno import GNO as GNO

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from opkit.layers import check_sizes
 from solvers import Domain, as_module, as_points
 
 from .point_inputs import point_coordinates, point_values
@@ -75,10 +76,7 @@ class CORAL(eqx.Module):
         steps: int = 3,
         rate: float = 0.01,
     ):
-        sizes = {"in_channels": in_channels, "ndim": ndim, "code_size": code_size, "steps": steps}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        check_sizes(in_channels=in_channels, ndim=ndim, code_size=code_size, steps=steps)
         if not rate > 0:
             raise ValueError(f"`rate` is {rate}; expected a positive step size.")
         self.input_field, self.output_field = as_module(input_field), as_module(output_field)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import BranchTrunkField
+from opkit.layers import BranchTrunkField, check_sizes
 from solvers import Domain, Field, Grid, Points, as_module, as_points
 
-from .inputs import checked_args
+from .inputs import check_conditioning, check_values, checked_args
 
 
 class DeepONet(eqx.Module):
@@ -65,9 +65,8 @@ class DeepONet(eqx.Module):
         mean: Field | None = None,
         conditioning: int = 0,
     ):
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("taps", taps)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, taps=taps)
+        check_conditioning(conditioning)
         self.branch, self.trunk, self.mean = as_module(branch), as_module(trunk), mean
         self.tap_weights, self.bias = jnp.ones(taps), jnp.zeros(out_channels)
         self.in_channels, self.sensors, self.conditioning = in_channels, sensors, conditioning
@@ -93,11 +92,7 @@ class DeepONet(eqx.Module):
     ) -> Float[Array, "taps features"]:
         """The branch's features. The output is affine in them."""
         args = checked_args(args, self.conditioning)
-        if u.shape != (self.in_channels, *domain.shape):
-            raise ValueError(
-                f"`u` has shape {u.shape}; expected {(self.in_channels, *domain.shape)}: {self.in_channels} channels "
-                "on the domain's points. Batches come from jax.vmap."
-            )
+        check_values(u, domain, self.in_channels)
         if self.sensors is None:
             v = self.branch(u, domain, args=args)
             features = v.reshape(len(v), -1) @ mean_weights(domain, v)

@@ -9,65 +9,20 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from opkit.layers import (
-    Boundary,
     ChannelMLP,
-    DifferenceBoundary,
     Factorisation,
-    FDConv,
-    FiLM,
-    GroupNorm,
-    Identity,
-    LocalIntegral,
-    Pointwise,
+    FNOBlock,
     Rank,
     Skip,
-    SoftGating,
     SpectralBasis,
-    SpectralConv,
     Transform,
     basis_per_axis,
-    make_skip,
+    check_sizes,
+    checked_modes,
 )
 from solvers import Domain, Grid
 
-from .inputs import checked_args, checked_grid, features, on_query
-
-
-class FNOBlock(eqx.Module):
-    """`h = act(FiLM(norm(K v) + S v))`, then `act(M h + G v)`, on features `(*n, c)`.
-
-    `K` is the spectral convolution, or its sum with the local ones (differential and integral kernels), `M` the channel
-    MLP, `S` and `G` are the skips. An operator's last block gets the identity for `activation`.
-    """
-
-    spectral: SpectralConv
-    local: tuple[FDConv | LocalIntegral, ...]
-    spectral_skip: Pointwise | SoftGating | Identity
-    norm: GroupNorm | None
-    film: FiLM | None
-    mlp: ChannelMLP | None
-    mlp_skip: Pointwise | SoftGating | Identity | None
-
-    def __call__(
-        self,
-        v: Float[Array, "*n c"],
-        args: Float[Array, " p"] | None,
-        activation: Callable[[Array], Array],
-        grid: Grid,
-    ) -> Float[Array, "*n c"]:
-        """Apply to the features of one sample."""
-        h = self.spectral.channels_last(v, grid.placement)
-        for local in self.local:
-            h = h + local.channels_last(v, grid)
-        if self.norm is not None:
-            h = self.norm.channels_last(h)
-        h = h + self.spectral_skip.channels_last(v)
-        if self.film is not None and args is not None:
-            h = self.film.channels_last(h, args)
-        h = activation(h)
-        if self.mlp is None or self.mlp_skip is None:
-            return h
-        return activation(self.mlp.channels_last(h) + self.mlp_skip.channels_last(v))
+from .inputs import check_conditioning, checked_args, checked_grid, features, on_query
 
 
 class FNO(eqx.Module):
@@ -158,15 +113,9 @@ class FNO(eqx.Module):
         integral_radius: float | None = None,
         key: PRNGKeyArray,
     ):
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("width", width)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
-        if depth < 1:
-            raise ValueError(f"`depth` is {depth}; expected at least one block.")
-        if conditioning < 0:
-            raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
-        self.in_channels = in_channels
-        self.modes = tuple(int(m) for m in modes)
+        check_sizes(in_channels=in_channels, out_channels=out_channels, width=width, depth=depth)
+        check_conditioning(conditioning)
+        self.in_channels, self.modes = in_channels, checked_modes(modes)
         fractions = (padding,) * len(self.modes) if isinstance(padding, int | float) else tuple(padding)
         if len(fractions) != len(self.modes) or min(fractions) < 0:
             raise ValueError(f"`padding` is {padding}; expected a fraction of the box >= 0, or one for each axis.")
@@ -183,40 +132,32 @@ class FNO(eqx.Module):
                 "`coordinates` is True with `difference_length`; the jump of a coordinate at the seam of a periodic "
                 "axis has no derivative. Give `coordinates=False`."
             )
-        if with_local and "chebyshev" in self.basis:
-            raise ValueError(f"`basis` is {basis!r}; local kernels need even spacing: take 'cosine' or 'sine'.")
         self.coordinates, self.conditioning, self.activation = coordinates, conditioning, activation
         lift_key, project_key, key = (jax.random.fold_in(key, i) for i in range(3))
-        hidden = [max(1, int(ratio * width)) for ratio in (lifting_ratio, projection_ratio, mlp_ratio)]
+        lifting, projection = (max(1, int(ratio * width)) for ratio in (lifting_ratio, projection_ratio))
         lifted = in_channels + len(self.modes) * coordinates
-        self.lift = ChannelMLP(lifted, hidden[0], width, activation=activation, key=lift_key)
-        self.project = ChannelMLP(width, hidden[1], out_channels, activation=activation, key=project_key)
-        blocks = []
-        for i in range(depth):
-            keys = [jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(7)]
-            blocks.append(
-                FNOBlock(
-                    spectral=SpectralConv(
-                        width,
-                        width,
-                        self.modes,
-                        transform=transform,
-                        basis=self.basis,
-                        factorisation=factorisation,
-                        rank=rank,
-                        key=keys[0],
-                    ),
-                    local=_local_kernels(width, self.basis, difference_length, integral_radius, keys[5:]),
-                    spectral_skip=make_skip(spectral_skip, width, key=keys[1]),
-                    norm=None if groups is None else GroupNorm(groups, width),
-                    film=FiLM(conditioning, width, hidden=width, activation=activation, key=keys[4])
-                    if conditioning
-                    else None,
-                    mlp=ChannelMLP(width, hidden[2], width, activation=activation, key=keys[2]) if mlp_ratio else None,
-                    mlp_skip=make_skip(mlp_skip, width, key=keys[3]) if mlp_ratio else None,
-                )
+        self.lift = ChannelMLP(lifted, lifting, width, activation=activation, key=lift_key)
+        self.project = ChannelMLP(width, projection, out_channels, activation=activation, key=project_key)
+        self.blocks = tuple(
+            FNOBlock(
+                width,
+                self.modes,
+                mlp_ratio=mlp_ratio,
+                spectral_skip=spectral_skip,
+                mlp_skip=mlp_skip,
+                groups=groups,
+                conditioning=conditioning,
+                activation=activation,
+                transform=transform,
+                basis=basis,
+                factorisation=factorisation,
+                rank=rank,
+                difference_length=difference_length,
+                integral_radius=integral_radius,
+                key=jax.random.fold_in(key, i),
             )
-        self.blocks = tuple(blocks)
+            for i in range(depth)
+        )
 
     def __call__(
         self,
@@ -245,25 +186,7 @@ class FNO(eqx.Module):
             v = block(v, args, self.activation, grid)
         v = self.blocks[-1](v, args, lambda x: x, grid)
         v = lax.slice(v, (0,) * v.ndim, (*grid.shape, v.shape[-1])) if any(extra) else v
-        return on_query(jnp.moveaxis(self.project.channels_last(v), -1, 0), grid, query)
-
-
-def _local_kernels(
-    width: int,
-    basis: tuple[SpectralBasis, ...],
-    difference_length: float | None,
-    integral_radius: float | None,
-    keys: list[PRNGKeyArray],
-) -> tuple[FDConv | LocalIntegral, ...]:
-    kernels = []
-    if difference_length is not None:
-        over: list[DifferenceBoundary] = ["periodic" if name == "fourier" else "extrapolate" for name in basis]
-        size = (3,) * len(basis)
-        kernels.append(FDConv(width, width, size, length=difference_length, boundary=over, key=keys[0]))
-    if integral_radius is not None:
-        within: list[Boundary] = ["periodic" if name == "fourier" else "zero" for name in basis]
-        kernels.append(LocalIntegral(width, width, len(basis), radius=integral_radius, boundary=within, key=keys[1]))
-    return tuple(kernels)
+        return on_query(self.project.channels_last(v), grid, query)
 
 
 def _extra_points(grid: Grid, padding: tuple[float, ...]) -> tuple[int, ...]:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import ChannelMLP, Pointwise
+from opkit.layers import ChannelMLP, Pointwise, check_sizes
 from solvers import Domain, Period
 
-from .inputs import checked_args
-from .point_inputs import on_points, point_coordinates, point_values
+from .inputs import check_conditioning, checked_args
+from .point_inputs import on_points, point_coordinates, point_features, point_values
 
 
 class GNO(eqx.Module):
@@ -72,10 +72,8 @@ class GNO(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "ndim": ndim, "width": width, "depth": depth}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, ndim=ndim, width=width, depth=depth)
+        check_conditioning(conditioning)
         keys = [jax.random.fold_in(key, i) for i in range(4)]
         attributes = in_channels + conditioning
         self.lift = Pointwise(attributes + ndim, width, key=keys[0])
@@ -95,10 +93,8 @@ class GNO(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
-        a = point_values(u, domain, in_channels=self.in_channels, ndim=self.ndim)
-        theta = checked_args(args, self.conditioning)
-        if theta is not None:
-            a = jnp.concatenate([a, jnp.broadcast_to(theta.astype(a.dtype), (len(a), theta.size))], -1)
+        values = point_values(u, domain, in_channels=self.in_channels, ndim=self.ndim)
+        a = point_features(values, args=checked_args(args, self.conditioning))
         integrate = self.integral.on(domain, a, key=key)
         v = self.lift.channels_last(jnp.concatenate([a, point_coordinates(domain, a.dtype)], -1))
         for step in range(self.depth):

@@ -1,9 +1,30 @@
-"""What every operator on a grid checks at its entrance, at trace time, and does to its input and its output."""
+"""What every operator on a grid checks when built and at its entrance, and does to its input and its output."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from solvers import Domain, Grid, spectral
+
+
+def check_ndim(ndim: int) -> None:
+    """Raise `ValueError` unless there are one to three axes."""
+    if not 1 <= ndim <= 3:
+        raise ValueError(f"`ndim` is {ndim}; expected 1, 2 or 3.")
+
+
+def check_conditioning(conditioning: int) -> None:
+    """Raise `ValueError` for a negative number of parameters."""
+    if conditioning < 0:
+        raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
+
+
+def check_values(u: Float[Array, "cin *n"], domain: Domain, in_channels: int) -> None:
+    """Raise `ValueError` unless `u` is `(in_channels, *domain.shape)`."""
+    if u.shape != (in_channels, *domain.shape):
+        raise ValueError(
+            f"`u` has shape {u.shape}; expected {(in_channels, *domain.shape)}: {in_channels} channels on the domain's "
+            "points. Batches come from jax.vmap."
+        )
 
 
 def checked_grid(
@@ -32,11 +53,7 @@ def checked_grid(
             f"`domain` has placement {domain.placement}; this operator needs even spacing: interpolate to 'nodes', "
             "'cells' or 'left'."
         )
-    if u.shape != (in_channels, *domain.shape):
-        raise ValueError(
-            f"`u` has shape {u.shape}; expected {(in_channels, *domain.shape)}: {in_channels} channels on the domain's "
-            "points. Batches come from jax.vmap."
-        )
+    check_values(u, domain, in_channels)
     if query is not None and query != domain:
         same_box = (
             isinstance(query, Grid)
@@ -51,8 +68,9 @@ def checked_grid(
     return domain
 
 
-def on_query(v: Float[Array, "c *n"], grid: Grid, query: Domain | None) -> Float[Array, "c *m"]:
-    """An output on `grid` as `checked_grid` allows it to be asked for: see `solvers.spectral.resample`."""
+def on_query(v: Float[Array, "*n c"], grid: Grid, query: Domain | None) -> Float[Array, "c *m"]:
+    """Features on `grid` as an output on `query`, as `checked_grid` allows it: see `solvers.spectral.resample`."""
+    v = jnp.moveaxis(v, -1, 0)
     return spectral.resample(v, grid, query) if isinstance(query, Grid) and query != grid else v
 
 

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import Boundary, LatentSpectral, Pointwise, Wave, average_pool, level_channels
+from opkit.layers import Boundary, LatentSpectral, Pointwise, Wave, average_pool, check_sizes, level_channels
 from solvers import Domain, Grid
 
-from .inputs import checked_args, checked_grid, features, on_query
+from .inputs import check_conditioning, check_ndim, checked_args, checked_grid, features, on_query
 
 
 class LSM(eqx.Module):
@@ -60,14 +59,9 @@ class LSM(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "levels": levels}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
-        if not 1 <= ndim <= 3:
-            raise ValueError(f"`ndim` is {ndim}; expected 1, 2 or 3.")
-        if conditioning < 0:
-            raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, width=width, levels=levels)
+        check_ndim(ndim)
+        check_conditioning(conditioning)
         self.in_channels, self.ndim = in_channels, ndim
         self.coordinates, self.conditioning = coordinates, conditioning
         keys = [jax.random.fold_in(key, i) for i in range(3 + levels)]
@@ -105,7 +99,7 @@ class LSM(eqx.Module):
         weights = _level_weights(grid, len(self.blocks))
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         v = self.wave(v, args, lambda level, h: self.blocks[level].channels_last(h, weights[level]))
-        return on_query(jnp.moveaxis(self.project.channels_last(v), -1, 0), grid, query)
+        return on_query(self.project.channels_last(v), grid, query)
 
 
 def _level_weights(grid: Grid, levels: int) -> list[Float[Array, "*n"]]:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import MessagePassing, Neighbourhood, Pointwise, PointwiseMLP
+from opkit.layers import MessagePassing, Neighbourhood, Pointwise, PointwiseMLP, check_sizes
 from solvers import Domain
 
-from .inputs import checked_args
-from .point_inputs import on_points, point_values
+from .inputs import check_conditioning, checked_args
+from .point_inputs import on_points, point_features, point_values
 
 
 class BundleDecoder(eqx.Module):
@@ -101,10 +101,8 @@ class MessagePassingSolver(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.silu,
         key: PRNGKeyArray,
     ):
-        sizes = {"channels": channels, "frames": frames, "bundle": bundle, "ndim": ndim, "width": width, "depth": depth}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        check_sizes(channels=channels, frames=frames, bundle=bundle, ndim=ndim, width=width, depth=depth)
+        check_conditioning(conditioning)
         if not dt > 0:
             raise ValueError(f"`dt` is {dt}; expected the positive time between two states.")
         keys = [jax.random.fold_in(key, i) for i in range(depth + 2)]
@@ -131,14 +129,12 @@ class MessagePassingSolver(eqx.Module):
     ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
         values = point_values(u, domain, in_channels=self.frames * self.channels, ndim=self.ndim)
-        theta = checked_args(args, self.conditioning)
-        f = values
-        if theta is not None:
-            f = jnp.concatenate([f, jnp.broadcast_to(theta.astype(f.dtype), (len(f), theta.size))], -1)
+        args = checked_args(args, self.conditioning)
+        f = point_features(values, args=args)
         edges = self.neighbourhood(domain, dtype=values.dtype)
         f = self.encoder.channels_last(f)
         for messages in self.rounds:
-            f = messages.channels_last(f, values, edges, theta)
+            f = messages.channels_last(f, values, edges, args)
         increments = self.decoder.channels_last(f)
         steps = self.dt * jnp.arange(1, increments.shape[1] + 1, dtype=f.dtype)
         future = values[:, None, -self.channels :] + steps[:, None] * increments

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import Boundary, CoarseRHS, CoarseStart, FiLM, Pointwise, VCycle
+from opkit.layers import Boundary, CoarseRHS, CoarseStart, FiLM, Pointwise, VCycle, check_sizes, make_film
 from solvers import Domain
 
-from .inputs import checked_args, checked_grid, features, on_query
+from .inputs import check_conditioning, check_ndim, checked_args, checked_grid, features, on_query
 
 
 class MgNOLayer(eqx.Module):
@@ -81,15 +80,9 @@ class MgNO(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("width", width)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
-        if not 1 <= ndim <= 3:
-            raise ValueError(f"`ndim` is {ndim}; expected 1, 2 or 3.")
-        if depth < 1:
-            raise ValueError(f"`depth` is {depth}; expected at least 1.")
-        if conditioning < 0:
-            raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, width=width, depth=depth)
+        check_ndim(ndim)
+        check_conditioning(conditioning)
         self.in_channels, self.ndim = in_channels, ndim
         self.coordinates, self.conditioning = coordinates, conditioning
         layers = []
@@ -108,7 +101,7 @@ class MgNO(eqx.Module):
                 boundary=boundary,
                 key=keys[0],
             )
-            film = FiLM(conditioning, width, hidden=width, activation=activation, key=keys[2]) if conditioning else None
+            film = make_film(conditioning, width, activation=activation, key=keys[2])
             layers.append(MgNOLayer(cycle, Pointwise(ins, width, key=keys[1]), film, activation))
         self.layers = tuple(layers)
         self.project = Pointwise(width, out_channels, key=jax.random.fold_in(key, 0))
@@ -130,4 +123,4 @@ class MgNO(eqx.Module):
         v = features(u, grid, self.coordinates)
         for layer in self.layers:
             v = layer(v, args)
-        return on_query(jnp.moveaxis(self.project.channels_last(v), -1, 0), grid, query)
+        return on_query(self.project.channels_last(v), grid, query)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import FluxPassing, LatentAttention, Neighbourhood, PointwiseMLP
+from opkit.layers import FluxPassing, LatentAttention, Neighbourhood, PointwiseMLP, check_sizes
 from solvers import Domain, as_points
 
-from .inputs import checked_args
-from .point_inputs import on_points, point_coordinates, point_values
+from .inputs import check_conditioning, checked_args
+from .point_inputs import on_points, point_coordinates, point_features, point_values
 
 
 class PhysGTOBlock(eqx.Module):
@@ -73,10 +73,8 @@ class PhysGTO(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.silu,
         key: PRNGKeyArray,
     ):
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "ndim": ndim, "width": width, "depth": depth}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, ndim=ndim, width=width, depth=depth)
+        check_conditioning(conditioning)
         if residual and in_channels != out_channels:
             raise ValueError(f"`residual` adds {in_channels} channels to {out_channels}; expected as many.")
         keys = [jax.random.fold_in(key, i) for i in range(3)]
@@ -109,14 +107,10 @@ class PhysGTO(eqx.Module):
     ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
         values = point_values(u, domain, in_channels=self.in_channels, ndim=self.ndim)
-        theta, cloud = checked_args(args, self.conditioning), as_points(domain)
-        inputs = [values]
-        if self.coordinates:
-            inputs.append(point_coordinates(domain, values.dtype))
-        if theta is not None:
-            inputs.append(jnp.broadcast_to(theta.astype(values.dtype), (len(values), theta.size)))
+        args, cloud = checked_args(args, self.conditioning), as_points(domain)
+        parts = [values, point_coordinates(domain, values.dtype)] if self.coordinates else [values]
+        f = self.lift.channels_last(point_features(*parts, args=args))
         edges = self.neighbourhood(domain, dtype=values.dtype)
-        f = self.lift.channels_last(jnp.concatenate(inputs, -1))
         for block in self.blocks:
             f = block.flux.channels_last(f, edges)
             f = f + block.attention.channels_last(f, cloud.weights, cloud.mask)

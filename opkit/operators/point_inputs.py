@@ -1,9 +1,12 @@
 """What every operator on points checks at its entrance, at trace time, and how it answers elsewhere."""
 
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from solvers import Domain, Grid, Period, Points, as_points, interpolate_scattered
+
+from .inputs import check_values
 
 
 def point_values(u: Float[Array, "cin *n"], domain: Domain, *, in_channels: int, ndim: int) -> Float[Array, "n cin"]:
@@ -12,17 +15,20 @@ def point_values(u: Float[Array, "cin *n"], domain: Domain, *, in_channels: int,
         raise ValueError(f"`domain` is a {type(domain).__name__}; this operator needs a Grid or Points.")
     if domain.ndim != ndim:
         raise ValueError(f"`domain` has {domain.ndim} dimensions; this operator was built for {ndim}.")
-    if u.shape != (in_channels, *domain.shape):
-        raise ValueError(
-            f"`u` has shape {u.shape}; expected {(in_channels, *domain.shape)}: {in_channels} channels on the domain's "
-            "points. Batches come from jax.vmap."
-        )
+    check_values(u, domain, in_channels)
     return u.reshape(in_channels, -1).T
 
 
 def point_coordinates(domain: Domain, dtype: DTypeLike) -> Float[Array, "n d"]:
     """The coordinates, one row a point."""
     return as_points(domain).coordinates.astype(dtype)
+
+
+def point_features(*parts: Float[Array, "n _"], args: Float[Array, " p"] | None) -> Float[Array, "n c"]:
+    """`parts` side by side, and at every point `args` beside them."""
+    if args is not None:
+        args = jnp.broadcast_to(args.astype(parts[0].dtype), (len(parts[0]), args.size))
+    return jnp.concatenate(parts if args is None else [*parts, args], -1)
 
 
 def on_points(

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import Boundary, Conv, FiLM, GroupNorm, Pointwise
+from opkit.layers import Boundary, Conv, FiLM, GroupNorm, Pointwise, check_sizes, make_film
 from solvers import Domain
 
-from .inputs import checked_args, checked_grid, features, on_query
+from .inputs import check_conditioning, check_ndim, checked_args, checked_grid, features, on_query
 
 
 class ResNetBlock(eqx.Module):
@@ -80,15 +79,11 @@ class ResNet(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("width", width)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
-        if not 1 <= ndim <= 3:
-            raise ValueError(f"`ndim` is {ndim}; expected 1, 2 or 3.")
-        if depth < 1 or not dilations:
-            raise ValueError(f"`depth` is {depth}, `dilations` {tuple(dilations)}; expected at least one of each.")
-        if conditioning < 0:
-            raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, width=width, depth=depth)
+        check_ndim(ndim)
+        check_conditioning(conditioning)
+        if not dilations:
+            raise ValueError("`dilations` is empty; expected at least one distance, as in (1,).")
         self.in_channels, self.ndim, self.coordinates = in_channels, ndim, coordinates
         self.conditioning, self.activation = conditioning, activation
         lift_key, project_key, key = (jax.random.fold_in(key, i) for i in range(3))
@@ -105,9 +100,7 @@ class ResNet(eqx.Module):
                 ResNetBlock(
                     first=first,
                     norm=None if groups is None else GroupNorm(groups, width),
-                    film=FiLM(conditioning, width, hidden=width, activation=activation, key=keys[2])
-                    if conditioning
-                    else None,
+                    film=make_film(conditioning, width, activation=activation, key=keys[2]),
                     second=second,
                     activation=activation,
                 )
@@ -130,4 +123,4 @@ class ResNet(eqx.Module):
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         for block in self.blocks:
             v = block(v, args)
-        return on_query(jnp.moveaxis(self.project.channels_last(self.activation(v)), -1, 0), grid, query)
+        return on_query(self.project.channels_last(self.activation(v)), grid, query)

@@ -15,6 +15,8 @@ from opkit.layers import (
     Pointwise,
     SpectralBasis,
     basis_per_axis,
+    check_sizes,
+    checked_modes,
     series_coefficients,
     series_shape,
     series_values,
@@ -75,17 +77,9 @@ class TransformOnce(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        for name, value in (
-            ("in_channels", in_channels), ("out_channels", out_channels), ("width", width), ("depth", depth)
-        ):  # fmt: skip
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, width=width, depth=depth)
         self.in_channels, self.coordinates, self.skip = in_channels, coordinates, skip
-        self.modes = tuple(int(m) for m in modes)
-        if not 1 <= len(self.modes) <= 3 or min(self.modes) < 1:
-            raise ValueError(
-                f"`modes` is {modes}; expected one to three positive integers, one an axis, as in (12, 12)."
-            )
+        self.modes = checked_modes(modes)
         self.basis = basis_per_axis(basis, len(self.modes))
         lift_key, project_key, key = (jax.random.fold_in(key, i) for i in range(3))
         lifted = in_channels + len(self.modes) * coordinates
@@ -122,4 +116,4 @@ class TransformOnce(eqx.Module):
             a = layer(a)
         v = series_values(a / scale, axes, grid.shape).astype(x.dtype)
         v = self.project.channels_last(jnp.concatenate([v, x], -1) if self.skip else v)
-        return on_query(jnp.moveaxis(v, -1, 0), grid, query)
+        return on_query(v, grid, query)

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from opkit.layers import Boundary, Pointwise, Wave, level_channels
+from opkit.layers import Boundary, Pointwise, Wave, check_sizes, level_channels
 from solvers import Domain
 
-from .inputs import checked_args, checked_grid, features, on_query
+from .inputs import check_conditioning, check_ndim, checked_args, checked_grid, features, on_query
 
 
 class UNet(eqx.Module):
@@ -67,16 +66,11 @@ class UNet(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.gelu,
         key: PRNGKeyArray,
     ):
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "width": width}
-        for name, value in (sizes | {"levels": levels, "waves": waves}).items():
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected at least 1.")
-        if not 1 <= ndim <= 3:
-            raise ValueError(f"`ndim` is {ndim}; expected 1, 2 or 3.")
+        check_sizes(in_channels=in_channels, out_channels=out_channels, width=width, levels=levels, waves=waves)
+        check_ndim(ndim)
+        check_conditioning(conditioning)
         if multiplier <= 0:
             raise ValueError(f"`multiplier` is {multiplier}; expected a positive number.")
-        if conditioning < 0:
-            raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
         self.in_channels, self.ndim = in_channels, ndim
         self.coordinates, self.conditioning = coordinates, conditioning
         self.lift = Pointwise(in_channels + ndim * coordinates, width, key=jax.random.fold_in(key, 0))
@@ -111,4 +105,4 @@ class UNet(eqx.Module):
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         for wave in self.waves:
             v = v + wave(v, args) if len(self.waves) > 1 else wave(v, args)
-        return on_query(jnp.moveaxis(self.project.channels_last(v), -1, 0), grid, query)
+        return on_query(self.project.channels_last(v), grid, query)
