@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .initial import uniform
@@ -105,12 +106,14 @@ def correlate(
     x: Float[Array, "*m cin"], weight: Float[Array, "cout cin *k"], dilation: int = 1
 ) -> Float[Array, "*n cout"]:
     """The kernel against padded features, at the points where all of it has values: `n = m - dilation (k - 1)`."""
-    # XLA's convolution on CPU falls to a tenth of its speed inside a loop, where training steps run
-    methods = {"cpu": _by_products, "default": _by_convolution}
-    return lax.platform_dependent(x, weight, **{k: partial(f, dilation=dilation) for k, f in methods.items()})
+    # on CPU a convolution in another layout than below falls to a twentieth of its speed inside a loop, where training
+    # steps run; there is no fast one in float64, and none in three dimensions
+    narrow = jnp.finfo(x.dtype).bits <= 32 and x.ndim <= 3
+    methods = {"cpu": _in_fast_layout if narrow else _by_products, "default": _by_convolution}
+    return lax.platform_dependent(x, weight, **{k: lambda x, w, f=f: f(x, w, dilation) for k, f in methods.items()})
 
 
-def _by_products(x: Array, weight: Array, *, dilation: int) -> Array:
+def _by_products(x: Array, weight: Array, dilation: int) -> Array:
     """The convolution of padded features `(*m, in)` as a sum over the kernel's points of matrix products."""
     shape = [m - dilation * (k - 1) for m, k in zip(x.shape[:-1], weight.shape[2:], strict=True)]
     total = jnp.zeros((*shape, weight.shape[0]), x.dtype)
@@ -121,14 +124,40 @@ def _by_products(x: Array, weight: Array, *, dilation: int) -> Array:
     return total
 
 
-def _by_convolution(x: Array, weight: Array, *, dilation: int) -> Array:
+def _by_convolution(x: Array, weight: Array, dilation: int) -> Array:
     """The same by XLA's convolution."""
     space = "xyz"[: x.ndim - 1]
+    return _convolve(x[None], weight, (f"N{space}C", f"OI{space}", f"N{space}C"), dilation)[0]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _in_fast_layout(x: Array, weight: Array, dilation: int) -> Array:
+    """The same, by convolutions of the layout `NxyC, xyIO, NxyC`: those of the gradients, too, in reverse mode."""
+    space = "xy"[: x.ndim - 1]
+    kernel = jnp.moveaxis(weight, (1, 0), (-2, -1))
+    return _convolve(x[None], kernel, (f"N{space}C", f"{space}IO", f"N{space}C"), dilation)[0]
+
+
+def _tangent(dilation: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """Linear in each tangent, in the layouts whose transposes have the fast one."""
+    (x, weight), (dx, dw) = primals, tangents
+    space = "xy"[: x.ndim - 1]
+    value = _in_fast_layout(x, weight, dilation)
+    tangent = jnp.zeros_like(value)
+    if not isinstance(dx, SymbolicZero):
+        kernel = jnp.moveaxis(weight, (0, 1), (-2, -1))
+        tangent += _convolve(dx[None], kernel, (f"N{space}C", f"{space}OI", f"N{space}C"), dilation)[0]
+    if not isinstance(dw, SymbolicZero):
+        features, kernel = jnp.moveaxis(x, -1, 0)[..., None], jnp.moveaxis(dw, 0, -1)
+        tangent += _convolve(features, kernel, (f"C{space}N", f"I{space}O", f"{space}NC"), dilation)[..., 0, :]
+    return value, tangent
+
+
+_in_fast_layout.defjvp(_tangent, symbolic_zeros=True)
+
+
+def _convolve(x: Array, weight: Array, layout: tuple[str, str, str], dilation: int) -> Array:
+    ones = (1,) * (x.ndim - 2)
     return lax.conv_general_dilated(
-        x[None],
-        weight,
-        window_strides=(1,) * len(space),
-        padding="VALID",
-        rhs_dilation=(dilation,) * len(space),
-        dimension_numbers=(f"N{space}C", f"OI{space}", f"N{space}C"),
-    )[0]
+        x, weight, ones, "VALID", rhs_dilation=(dilation,) * len(ones), dimension_numbers=layout
+    )

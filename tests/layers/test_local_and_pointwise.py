@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from opkit.layers import ChannelMLP, Conv, FiLM, GroupNorm, Pointwise, SoftGating, make_skip, pad
-from opkit.layers.local import _by_convolution, _by_products
+from opkit.layers.local import _by_convolution, _by_products, _in_fast_layout
 
 NUMPY = {"periodic": "wrap", "zero": "constant", "reflect": "reflect", "replicate": "edge"}
 SCIPY = {"periodic": "wrap", "zero": "constant", "reflect": "mirror", "replicate": "nearest"}
@@ -131,10 +131,25 @@ def test_errors_name_the_argument():
 
 
 @pytest.mark.parametrize(("shape", "dilation"), [((9,), 3), ((6, 8), 2), ((5, 4, 6), 1)])
-def test_both_ways_to_convolve_agree(shape, dilation, key):
+def test_all_ways_to_convolve_agree_in_both_modes_of_differentiation(shape, dilation, key):
     x = jax.random.normal(key, (*shape, 2))
     weight = jax.random.normal(jax.random.fold_in(key, 1), (3, 2, *[3] * len(shape)))
     if min(shape) <= 2 * dilation:
         x = jnp.pad(x, [(dilation, dilation)] * len(shape) + [(0, 0)])
-    by_products, by_convolution = (jax.jit(partial(f, dilation=dilation)) for f in (_by_products, _by_convolution))
-    np.testing.assert_allclose(by_products(x, weight), by_convolution(x, weight), atol=1e-12)
+
+    def all_of(way):
+        f = lambda x, weight: way(x, weight, dilation)
+        square = lambda x, weight: jnp.sum(f(x, weight) ** 3)
+        tangents = jnp.cos(x), jnp.cos(weight)
+        return {
+            "value": f(x, weight),
+            "gradient": jax.grad(square, (0, 1))(x, weight),
+            "tangent": jax.jvp(f, (x, weight), tangents)[1],
+            "tangent of the features alone": jax.jvp(lambda x: f(x, weight), (x,), tangents[:1])[1],
+            "tangent of the gradient": jax.jvp(jax.grad(square, (0, 1)), (x, weight), tangents)[1],
+        }
+
+    ways = [_by_products, _by_convolution] + [_in_fast_layout] * (len(shape) < 3)
+    expected, *others = (jax.jit(partial(all_of, way))() for way in ways)
+    for found in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-9), found, expected)
