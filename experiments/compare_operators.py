@@ -19,25 +19,27 @@ each at the better of two learning rates on a tenth of the training set, medians
     python experiments/compare_operators.py --problem d1 --operators fno local-fno --seeds 0 1 2 --data data
 
 `--operators best` takes `problems.contestants.BEST`. A plain residual network, the constant mean and persistence stand
-beside. One training takes at most `--seconds`; without `--steps` their number is calibrated to that before the first
-(under `params` for the slowest, the same for all) and written to `steps-PROBLEM.json`. Each training is a cell in
-`OUT/compare_operators/cells`, found again by every table that needs it, so a killed table resumes; a cell made under
-other code is used, and said to be. `table.md` and `result.json` are above the seeds, `figure.png` in their folders.
+beside. One training takes at most `--seconds`; without `--steps` their number is calibrated to that (under `params` for
+the slowest, the same for all; the residual network, where it only stands beside, has the same seconds instead). A trial
+has a third of the steps. Each training, trial and timing is a cell in `OUT/compare_operators/cells`, found again by
+every table that needs it, so a killed table resumes; a cell made under other code is used, and said to be. `table.md`
+and `result.json` are above the seeds, `figure.png` in their folders.
 `relative_l2` is the mean over test samples of one output's relative L2 error (of D8: the squared error over the
-variance), `rollout` that over all steps, `gflops` the operations of one evaluation; `low`, `middle`, `high` are parts
-of the error by wavenumber.
+variance), `rollout` that over all steps, `gflops` the operations of one evaluation, `step_megabytes` the temporary
+memory of one gradient; `low`, `middle`, `high` are parts of the error by wavenumber.
 """
 
 import dataclasses
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from problems.bench import Problem, read_problem
-from problems.cells import Record, baselines, cached, measure, step_seconds, train, trial
+from problems.cells import Record, baselines, cached, measure, step_megabytes, step_seconds, train, trial
 from problems.contestants import BEST, CONTESTANTS, assemble, count, sizes
 
 from opkit.data import content_hash
@@ -68,18 +70,19 @@ class Config:
 
 
 PRESETS = {
-    "shocks": Config(("d1",), ("fno", "fd-fno", "local-fno")),
-    "mgno": Config(("d2",), ("mgno",)),
-    "tfno": Config(("d4",), ("fno", "tfno"), samples=100),
-    "multionet": Config(("d2",), ("deeponet", "multionet")),
-    "adafnn": Config(("d8",), ("adafnn", "mlp", "fpca", "fpca-10")),
-    "irregular": Config(("d5", "d5-irregular"), ("mp",)),
-    "sinenet": Config(("d1-rollout",), ("sinenet", "sinenet-zero", "unet")),
-    "t1": Config(("d2",), ("fno", "t1")),
+    "shocks": Config(("d1",), ("fno", "fd-fno", "local-fno"), seconds=90),
+    "mgno": Config(("d2",), ("mgno", "resnet"), parameters=40_000),
+    "tfno": Config(("d4",), ("fno", "tfno"), samples=100, seconds=90),
+    "multionet": Config(("d2",), ("deeponet", "multionet"), seconds=60),
+    "adafnn": Config(("d8",), ("adafnn", "mlp", "fpca", "fpca-10"), seconds=60),
+    "irregular": Config(("d5", "d5-irregular"), ("mp",), seconds=100),
+    "sinenet": Config(("d1-rollout",), ("sinenet", "sinenet-zero", "unet"), seconds=100),
+    "t1": Config(("d2",), ("fno", "t1"), seconds=60),
     "nio": Config(("d7",), ("nio", "fcnn")),
     "darcy16": Config(("darcy16",), ("best", "fno")),
-    "burgers16": Config(("burgers16",), ("best", "fno")),
+    "burgers16": Config(("burgers16",), ("best", "fno"), seconds=60),
 }
+CONTROL = "resnet"
 SMOKE = {"steps": 2, "learning_rates": (1e-3,), "parameters": 4000}
 
 
@@ -88,7 +91,7 @@ def names_for(config: Config, problem: Problem) -> list[str]:
     names = [name for asked in config.operators for name in (BEST[problem.name] if asked == "best" else [asked])]
     scattered = isinstance(problem.domain, Points)
     if problem.kind in ("pairs", "steps") and not scattered:
-        names.append("resnet")
+        names.append(CONTROL)
     for name in names:
         if name not in CONTESTANTS:
             raise ValueError(f"`operators` has {name!r}; expected some of {sorted(CONTESTANTS)}, or best.")
@@ -98,29 +101,41 @@ def names_for(config: Config, problem: Problem) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def calibrated(config: Config, problem: Problem, shapes: dict[str, tuple[int, int]], run: Run) -> dict[str, int]:
-    """The number of steps of each operator, measured once and then read."""
+def calibrated(
+    config: Config, problem: Problem, shapes: dict[str, tuple[int, int]], folder: Path, run: Run
+) -> dict[str, int]:
+    """The number of steps of each operator; the time of one is measured once and then read."""
     if config.steps:
         return dict.fromkeys(shapes, config.steps)
-    path = run.directory.parent / f"steps-{problem.name}.json"
-    if not path.exists():
-        times = {}
-        for name, shape in shapes.items():
-            model = assemble(CONTESTANTS[name], problem, *shape, key=jax.random.key(0))
-            times[name] = step_seconds(model, problem)
-            run.print(f"{problem.name}: {name}, a step takes {1e3 * times[name]:.3g} ms")
-        steps = {name: max(10, int(config.seconds / seconds)) for name, seconds in times.items()}
-        if config.budget == "params":
-            steps = dict.fromkeys(steps, min(steps.values()))
-        path.write_text(json.dumps(steps))
-    return json.loads(path.read_text())
+
+    def timed(name: str, shape: tuple[int, int]) -> Record:
+        model = assemble(CONTESTANTS[name], problem, *shape, key=jax.random.key(0))
+        return {"step_seconds": step_seconds(model, problem)}
+
+    steps = {}
+    for name, shape in shapes.items():
+        identity = {"problem": problem.name, "operator": name, "size": shape, "batch_size": problem.batch_size}
+        seconds = cached(folder, identity | {"timed": True}, partial(timed, name, shape))["step_seconds"]
+        run.print(f"{problem.name}: {name}, a step takes {1e3 * seconds:.3g} ms")
+        steps[name] = max(10, int(config.seconds / seconds))
+    if config.budget == "params":
+        least = min(count for name, count in steps.items() if name != CONTROL or name in config.operators)
+        steps = {
+            name: count if name == CONTROL and name not in config.operators else least for name, count in steps.items()
+        }
+    return steps
+
+
+def cells(run: Run) -> Path:
+    """The folder that all tables share."""
+    return run.directory.parents[1] / "cells"
 
 
 def cell(
     config: Config, problem: Problem, name: str, shape: tuple[int, int], steps: int, data: str, code: str, run: Run
 ) -> Record:
     """One operator, one seed: its learning rate tried, then trained and measured, unless that is on disk."""
-    contestant, folder = CONTESTANTS[name], run.directory.parents[1] / "cells"
+    contestant, folder = CONTESTANTS[name], cells(run)
     identity = {"problem": problem.name, "data": data, "samples": config.samples, "operator": name, "size": shape}
     identity |= {"steps": steps, "batch_size": problem.batch_size, "smoke": run.smoke}
 
@@ -129,7 +144,7 @@ def cell(
         return assemble(contestant, problem, *shape, key=key)
 
     def tried(rate: float) -> float:
-        options: dict[str, Any] = {"learning_rate": rate, "steps": steps, "seed": 1000}
+        options: dict[str, Any] = {"learning_rate": rate, "steps": max(2, steps // 3), "seed": 1000}
         return cached(
             folder,
             identity | {"trial": rate},
@@ -150,6 +165,7 @@ def cell(
             "parameters": count(model),
             "gflops": count_flops(model, x, problem.domain) / 1e9,
             "step_ms": 1e3 * seconds / steps,
+            "step_megabytes": step_megabytes(model, problem),
             "train_seconds": seconds,
             "learning_rate": rate,
             "steps": steps,
@@ -219,7 +235,7 @@ def main(config: Config, run: Run) -> dict[str, float]:
         hashes[asked] = content_hash((problem.train, dict(problem.test)))
         budget = config.parameters or problem.parameters
         shapes = {name: sizes(name, problem, budget) for name in names_for(config, problem)}
-        steps = calibrated(config, problem, shapes, run)
+        steps = calibrated(config, problem, shapes, cells(run), run)
         records = {n: cell(config, problem, n, s, steps[n], hashes[asked], code, run) for n, s in shapes.items()}
         for name, record in records.items():
             off = record["cost"]["parameters"] / budget - 1

@@ -86,6 +86,19 @@ def step_seconds(model: Any, problem: Problem, steps: int = 5) -> float:
     return (stamps[1] - stamps[0]) / steps
 
 
+def step_megabytes(model: Any, problem: Problem) -> float:
+    """Temporary memory of the gradient over one batch."""
+    x, y = (jnp.asarray(a[: problem.batch_size]) for a in problem.train)
+
+    def mean(model: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.mean(jax.vmap(lambda u, v: problem.loss(model(u, problem.domain), v, problem.domain))(x, y))
+
+    arrays, static = eqx.partition(model, eqx.is_inexact_array)
+    gradient = jax.grad(lambda arrays, x, y: mean(eqx.combine(arrays, static), x, y))
+    memory = jax.jit(gradient).lower(arrays, x, y).compile().memory_analysis()
+    return memory.temp_size_in_bytes / 1e6 if memory else float("nan")
+
+
 def trial(model: Any, problem: Problem, **options: Any) -> float:
     """The error on a tenth of the training set after training on the rest; infinite where training fails."""
     try:
