@@ -77,7 +77,7 @@ def test_steps_are_calibrated_to_seconds_and_the_learning_rate_is_tried(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.smoke
-@pytest.mark.parametrize("script", ["nio_calderon.py", "adafnn_regression.py"])
+@pytest.mark.parametrize("script", ["nio_calderon.py", "adafnn_regression.py", "coral_sampling.py"])
 def test_the_scripts_of_single_claims_run(tmp_path, script):
     done = run(script, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -86,8 +86,10 @@ def test_the_scripts_of_single_claims_run(tmp_path, script):
     assert all(np.isfinite(value) for value in metrics.values())
     if script.startswith("nio"):
         assert metrics["permutation/nio"] < 1e-5
-    else:
+    elif script.startswith("ada"):
         assert 0 <= metrics["overlap/adafnn"] <= 1
+    else:
+        assert {"new_over_seen/coral-50", "fno_over_coral@new"} <= metrics.keys()
 
 
 def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
