@@ -12,21 +12,21 @@ each at the better of two learning rates on a tenth of the training set, medians
     --preset irregular   message passing on irregular points <= 1.3 of its error on regular ones, on D5
     --preset sinenet     SineNet with circular padding <= 0.6 of the error with zeros, in rollouts on D1
     --preset t1          Transform Once: step time <= 0.6 of FNO's, error <= 1.2, on D2
-    --preset darcy16     on neuraloperator's data <= 0.070 at 16 and <= 0.095 at 32 with <= 400,000 parameters
     --preset burgers16   rollouts beside FNO, ResNet and the classical solver
 
     python experiments/generate_bench.py --out data --sets d1 d2
     python experiments/compare_operators.py --problem d1 --operators fno local-fno --seeds 0 1 2 --data data
 
-`--operators best` takes `problems.contestants.BEST`. A plain residual network, the constant mean and persistence stand
-beside. One training takes at most `--seconds`; without `--steps` their number is calibrated to that (under `params` for
-the slowest, the same for all; the residual network, where it only stands beside, has the same seconds instead). A trial
-has a third of the steps. Each training, trial and timing is a cell in `OUT/compare_operators/cells`, found again by
-every table that needs it, so a killed table resumes; a cell made under other code is used, and said to be. `table.md`
-and `result.json` are above the seeds, `figure.png` in their folders.
-`relative_l2` is the mean over test samples of one output's relative L2 error (of D8: the squared error over the
-variance), `rollout` that over all steps, `gflops` the operations of one evaluation, `step_megabytes` the temporary
-memory of one gradient; `low`, `middle`, `high` are parts of the error by wavenumber.
+`--operators best` takes `problems.contestants.BEST` (on neuraloperator's Darcy data `fno_darcy.py --preset informed` is
+better, by another training). A plain residual network, the constant mean and persistence stand beside. One training
+takes at most `--seconds`; without `--steps` their number is calibrated to that (under `params` for the slowest, the
+same for all; the residual network, where it only stands beside, has the same seconds instead). A trial has a third of
+the steps. Each training, trial and timing is a cell in `OUT/compare_operators/cells`, found again by every table that
+needs it, so a killed table resumes; a cell made under other code is used, and said to be. `table.md` and `result.json`
+are above the seeds, `figure.png` in their folders. `relative_l2` is the mean over test samples of one output's relative
+L2 error (of D8: the squared error over the variance), `rollout` that over all steps, `gflops` the operations of one
+evaluation, `step_megabytes` the temporary memory of one gradient; `low`, `middle`, `high` are parts of the error by
+wavenumber.
 """
 
 import dataclasses
@@ -79,7 +79,6 @@ PRESETS = {
     "sinenet": Config(("d1-rollout",), ("sinenet", "sinenet-zero", "unet"), seconds=100),
     "t1": Config(("d2",), ("fno", "t1"), seconds=60),
     "nio": Config(("d7",), ("nio", "fcnn")),
-    "darcy16": Config(("darcy16",), ("best", "fno")),
     "burgers16": Config(("burgers16",), ("best", "fno"), seconds=60),
 }
 CONTROL = "resnet"

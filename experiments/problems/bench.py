@@ -36,8 +36,8 @@ class Problem:
     parameters: int
     batch_size: int
     states: np.ndarray | None = None
-    classical: Callable[[Any], Any] | None = None
-    """A step of the classical solver on the same grid, `(channels, *n)` to itself."""
+    classical: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
+    """Steps of the classical solver on the same grid, `(channels, *n)` to itself, by what they are called."""
 
     @property
     def domain(self) -> Any:
@@ -177,9 +177,10 @@ def _steps(name: str, folder: Path, smoke: bool) -> Problem:
     one_step = {key: _windows(states) for key, (_, states) in at.items()}
     rest: dict[str, Any] = {"states": at[label][1][:, : horizon + 1], "periodic": True}
     if name == "burgers16":
-        dt = 1 / (train.shape[1] - 1) / 8
-        substep = ETDRK(Burgers(0.01), domains[label], dt)
-        rest["classical"] = lambda u: _repeat(substep, u, 8)
+        rest["classical"] = {}
+        for parts in (1, 2, 8):
+            part = ETDRK(Burgers(0.01), domains[label], 1 / (train.shape[1] - 1) / parts)
+            rest["classical"][f"ETDRK4 of {parts}"] = lambda u, part=part, parts=parts: _repeat(part, u, parts)
     problem = _problem(name, "steps", _windows(at[label][0]), one_step, domains, **rest)
     x = fit_normaliser(problem.train[0])
     y = type(x)(x.mean.value[:1], x.std.value[:1])  # one scale for the state, before and after a step

@@ -1,6 +1,6 @@
 """Darcy flow on the unit square: draw it, read it from a file, and draw a picture of what an operator made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -93,16 +93,17 @@ def solve_darcy(a: jax.Array, grid: Grid) -> EllipticSolution:
     return eqx.tree_at(lambda s: s.value, solution, jnp.pad(solution.value, [(1, 0), (1, 0)]))
 
 
-def classical_darcy(problem: Problem, run: Run, *, samples: int = 100) -> dict[str, np.ndarray]:
-    """By resolution, the solutions the classical solver finds on the test's own grid, `(samples, 1, n, n)`.
+def fit_classical(problem: Problem, run: Run, *, samples: int = 100) -> Callable[..., np.ndarray] | None:
+    """The classical solver with the two values of the coefficient fitted to the first `samples` training pairs: a
+    function of coefficients `(samples, 1, n, n)` and their grid, to solutions of the same shape. `None` where the
+    coefficient is not two-valued.
 
-    The coefficient is two-valued, and its two values are fitted to the first `samples` training pairs (the relative
-    errors, in the least-squares sense, by Levenberg-Marquardt through the solver); empty where it is not.
+    Fitted are the relative errors, in the least-squares sense, by Levenberg-Marquardt through the solver.
     """
     x, y = problem.train
     low, high = float(x.min()), float(x.max())
     if not np.isin(x, (low, high)).all() or low == high:
-        return {}
+        return None
     x, y = jnp.asarray(x[:samples, 0]), jnp.asarray(y[:samples, 0])
     size = jnp.sqrt(jnp.sum(y**2, (1, 2), keepdims=True))
 
@@ -117,13 +118,32 @@ def classical_darcy(problem: Problem, run: Run, *, samples: int = 100) -> dict[s
     fitted = optimistix.least_squares(residual, optimistix.LevenbergMarquardt(1e-3, 1e-3), start, throw=False)
     run.check(fitted.result, "the fit of the coefficient's two values")
     run.print(f"classical solver: a = {np.exp(fitted.value[0]):.4g} and {np.exp(fitted.value[1]):.4g}, fitted")
-    solutions = {}
-    for name, (x, _) in problem.test.items():
-        grid = problem.grids[name]
-        solution = jax.jit(jax.vmap(lambda x, grid=grid: solve(fitted.value, x, grid)))(x[:, 0])
-        run.check(solution.result, f"the classical solver at {name}")
-        solutions[name] = np.asarray(solution.value)[:, None]
+
+    def solutions(x: np.ndarray, grid: Grid) -> np.ndarray:
+        batched = lambda x: lax.map(lambda x: solve(fitted.value, x, grid), x, batch_size=50)
+        solution = jax.jit(batched)(x[:, 0])
+        run.check(solution.result, f"the classical solver on {grid.shape}")
+        return np.asarray(solution.value)[:, None]
+
     return solutions
+
+
+class Corrected(eqx.Module):
+    """`u_1 + op(u)`: an operator that learns what the solution in the second channel lacks."""
+
+    op: Any
+
+    def __call__(self, u: jax.Array, domain: Any, query: Any = None, *, args: Any = None, key: Any = None) -> jax.Array:
+        """Apply to one sample."""
+        return u[1:] + self.op(u, domain, query, args=args, key=key)
+
+
+def with_solutions(problem: Problem, solver: Callable[..., np.ndarray]) -> Problem:
+    """The problem with the solver's solution as a second channel of the inputs, at every resolution."""
+    both = lambda x, grid: np.concatenate([x, solver(x, grid)], 1)
+    (x, y), test = problem.train, problem.test
+    train = both(x, problem.grids[problem.trained_at]), y
+    return problem._replace(train=train, test={n: (both(x, problem.grids[n]), y) for n, (x, y) in test.items()})
 
 
 def interpolated(fields: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
