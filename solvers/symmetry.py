@@ -24,9 +24,11 @@ class Symmetry(eqx.Module):
     **Arguments:** `axes`: a permutation of the axes. `reflected`: for each axis of the field.
 
     **Call:** `u: (c, *grid.shape)`; `grid`; `edge`: the value at the right end of a `left` axis: `"periodic"` (that of
-    the left end), `"zero"` (homogeneous Dirichlet data), or `"nearest"` (that of the last point: first order).
+    the left end), `"zero"` (homogeneous Dirichlet data), or `"nearest"` (that of the last point: first order); one for
+    all channels or one for each.
 
-    **Raises:** `ValueError` for no permutation, another rank, a grid whose exchanged axes differ, or an unknown edge.
+    **Raises:** `ValueError` for no permutation, another rank, a grid whose exchanged axes differ, an unknown edge, or
+    edges for another number of channels.
     """
 
     axes: tuple[int, ...] = eqx.field(static=True)
@@ -45,13 +47,17 @@ class Symmetry(eqx.Module):
         axes = tuple(self.axes.index(j) for j in range(len(self.axes)))
         return Symmetry(axes, tuple(self.reflected[j] for j in self.axes))
 
-    def __call__(self, u: Float[Array, "c *n"], grid: Grid, *, edge: Edge) -> Float[Array, "c *m"]:
+    def __call__(self, u: Float[Array, "c *n"], grid: Grid, *, edge: Edge | Sequence[Edge]) -> Float[Array, "c *m"]:
         """Apply to one sample."""
         if u.shape[1:] != grid.shape or grid.ndim != len(self.axes):
             raise ValueError(
                 f"`u` has shape {u.shape} on a grid of {grid.shape}; expected (channels, *grid.shape) and "
                 f"{len(self.axes)} axes."
             )
+        if not isinstance(edge, str):
+            if len(edge) != len(u):
+                raise ValueError(f"`edge` has {len(edge)} of them; expected one, or one for each of {len(u)} channels.")
+            return jnp.concatenate([self(u[i : i + 1], grid, edge=one) for i, one in enumerate(edge)])
         if edge not in get_args(Edge):
             raise ValueError(f"`edge` is {edge!r}; expected one of {get_args(Edge)}.")
         if any(_axis(grid, i) != _axis(grid, j) for i, j in enumerate(self.axes)):

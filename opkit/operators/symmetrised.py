@@ -1,6 +1,6 @@
 """An operator made equivariant by averaging over a group."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -19,17 +19,20 @@ class Symmetrised(eqx.Module):
     conditions and data have the symmetry. Trained directly, or put around an `op` trained on reflected data.
 
     **Arguments:** `op`: any operator. `edge_in`, `edge_out`: what is known of the input and of the output at the right
-    end of a `left` axis (see `solvers.Symmetry`); no other placement needs them.
+    end of a `left` axis (see `solvers.Symmetry`); no other placement needs them. Of the input also one a channel.
 
     **Raises:** `ValueError` for a domain that is no `Grid`, or a `query` on another one.
     """
 
     op: Callable[..., Any]
-    edge_in: Edge = eqx.field(static=True)
+    edge_in: Edge | tuple[Edge, ...] = eqx.field(static=True)
     edge_out: Edge = eqx.field(static=True)
 
-    def __init__(self, op: Callable[..., Any], *, edge_in: Edge = "periodic", edge_out: Edge = "periodic"):
-        self.op, self.edge_in, self.edge_out = op, edge_in, edge_out
+    def __init__(
+        self, op: Callable[..., Any], *, edge_in: Edge | Sequence[Edge] = "periodic", edge_out: Edge = "periodic"
+    ):
+        self.op, self.edge_out = op, edge_out
+        self.edge_in = edge_in if isinstance(edge_in, str) else tuple(edge_in)
 
     def __call__(
         self,

@@ -31,6 +31,7 @@ class Row:
     conditioning: int = 0
     placement: str = "left"
     dimensions: tuple[int, ...] = (1, 2, 3)
+    rounding: float = 1e-5  # how far single precision may be off
     slow: bool = True  # ten seconds of compilation: checked with the slow tests
 
 

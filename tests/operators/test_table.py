@@ -132,7 +132,7 @@ def test_the_precision_follows_the_input(row):
         assert eqx.filter_eval_shape(apply, op, u.astype(dtype), grid, parameters_of(row)).dtype == dtype
     if jax.config.read("jax_enable_x64"):
         low, high = (apply(op, u.astype(dtype), grid, parameters_of(row)) for dtype in dtypes[1:])
-        np.testing.assert_allclose(low, high, atol=1e-5)
+        np.testing.assert_allclose(low, high, atol=row.rounding)
 
 
 @every_row

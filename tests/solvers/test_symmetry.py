@@ -39,6 +39,9 @@ def test_left_axis_reflects_about_the_middle_of_the_box_with_the_edge_as_told():
     np.testing.assert_allclose(flip(bridge, grid, edge="zero")[0], (1 - x) * x * (2 - x), atol=1e-14)
     ramp = x[None]
     np.testing.assert_allclose(flip(ramp, grid, edge="nearest")[0], [7 / 8, *(1 - x[1:])], atol=1e-14)
+    both = flip(jnp.concatenate([bridge, ramp]), grid, edge=("zero", "nearest"))
+    alone = [flip(bridge, grid, edge="zero"), flip(ramp, grid, edge="nearest")]
+    np.testing.assert_array_equal(both, jnp.concatenate(alone))
 
 
 def test_laplacian_commutes_with_every_symmetry_of_a_cube(key):
@@ -63,5 +66,7 @@ def test_contradictions_are_refused():
         swap(jnp.ones((1, 4, 6)), Grid((4, 6)), edge="zero")
     with pytest.raises(ValueError, match=r"`u` has shape \(1, 4, 5\)"):
         swap(jnp.ones((1, 4, 5)), Grid((4, 4)), edge="zero")
+    with pytest.raises(ValueError, match="`edge` has 2 of them; expected one, or one for each of 1 channels"):
+        swap(jnp.ones((1, 4, 4)), Grid((4, 4)), edge=("zero", "nearest"))
     with pytest.raises(ValueError, match="`edge` is 'wrap'"):
         swap(jnp.ones((1, 4, 4)), Grid((4, 4)), edge="wrap")
