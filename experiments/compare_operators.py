@@ -8,7 +8,6 @@ each at the better of two learning rates on a tenth of the training set, medians
     --preset tfno        a Tucker FNO of rank 0.1 <= 1.1 of the error of the dense FNO of its width on 100 pairs of D4,
                          with <= 1/8 of the parameters
     --preset multionet   MultiONet <= 0.85 of DeepONet's error on D2
-    --preset adafnn      AdaFNN: mean squared error over variance <= 0.05 on D8
     --preset irregular   message passing on irregular points <= 1.3 of its error on regular ones, on D5
     --preset sinenet     SineNet with circular padding <= 0.6 of the error with zeros, in rollouts on D1
     --preset t1          Transform Once: step time <= 0.6 of FNO's, error <= 1.2, on D2
@@ -71,15 +70,14 @@ class Config:
 
 PRESETS = {
     "shocks": Config(("d1",), ("fno", "fd-fno", "local-fno"), seconds=90),
-    "mgno": Config(("d2",), ("mgno", "resnet"), parameters=40_000),
-    "tfno": Config(("d4",), ("fno", "tfno"), samples=100, seconds=90),
+    "mgno": Config(("d2",), ("mgno", "resnet"), parameters=40_000, seconds=100),
+    "tfno": Config(("d4",), ("fno", "tfno"), samples=100, seconds=60),
     "multionet": Config(("d2",), ("deeponet", "multionet"), seconds=60),
-    "adafnn": Config(("d8",), ("adafnn", "mlp", "fpca", "fpca-10"), seconds=60),
-    "irregular": Config(("d5", "d5-irregular"), ("mp",), seconds=100),
-    "sinenet": Config(("d1-rollout",), ("sinenet", "sinenet-zero", "unet"), seconds=100),
+    "irregular": Config(("d5", "d5-irregular"), ("mp",), seconds=60),
+    "sinenet": Config(("d1-rollout",), ("sinenet", "sinenet-zero", "unet"), seconds=60),
     "t1": Config(("d2",), ("fno", "t1"), seconds=60),
     "nio": Config(("d7",), ("nio", "fcnn")),
-    "burgers16": Config(("burgers16",), ("best", "fno"), seconds=60),
+    "burgers16": Config(("burgers16",), ("fno", "local-fno", "unet"), seconds=30),
 }
 CONTROL = "resnet"
 SMOKE = {"steps": 2, "learning_rates": (1e-3,), "parameters": 4000}
