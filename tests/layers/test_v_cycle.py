@@ -93,11 +93,11 @@ def test_with_textbook_weights_cycles_contract_to_0_35_on_63_squared(key):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rhs", "coarse_start", "low", "high"),
-    [("raw", "restricted", 3.3, 4.0), ("residual", "restricted", 1.15, 1.25), ("raw", "zero", 0.9, 1.0)],
+    [("raw", "restricted", 4.1, 4.2), ("residual", "restricted", 1.2, 1.3), ("raw", "zero", 0.95, 1.0)],
 )
 def test_other_cycles_repeated_diverge_or_stall(rhs, coarse_start, low, high, key):
     cycle = textbook(2, N, (0.8, 0.8), key, rhs=rhs, coarse_start=coarse_start)
-    assert low < factors(cycle, jax.random.normal(key, (1, N, N)), 12)[-1] < high
+    assert low < factors(cycle, jax.random.normal(key, (1, N, N)), 30)[-1] < high
 
 
 @pytest.mark.slow

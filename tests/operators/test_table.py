@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from opkit.operators import FNO
-from solvers import Grid
+from solvers import Frozen, Grid
 
 from . import rows_basic, rows_branch_trunk, rows_multilevel, rows_points, rows_spectral
 from .rows import IN, OUT, Consistent, OneResolution
@@ -154,7 +154,9 @@ def test_the_gradient_is_the_limit_of_differences(row, key):
     arrays, static = eqx.partition(perturbed(row.build(ndim, key=key), key), eqx.is_inexact_array)
     u = smooth_field(grid)
     rng = np.random.default_rng(2)
-    direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), (arrays, u))
+    frozen = lambda x: isinstance(x, Frozen)  # has no gradient, on purpose
+    move = lambda x: jax.tree.map(jnp.zeros_like, x) if frozen(x) else jnp.asarray(rng.normal(size=x.shape))
+    direction = jax.tree.map(move, (arrays, u), is_leaf=frozen)
 
     @jax.jit
     def value_and_slope(step):
