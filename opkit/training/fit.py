@@ -1,47 +1,27 @@
 """Fit a model: compiled chunks of training steps, and what happens between them."""
 
-import math
-import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from opkit.data import Source, count_samples, index_stream
 
+from .chunks import Program
+from .sharding import BATCH_AXIS, Devices, batch_mesh, check_divides
 from .state import TrainState, init_state
-from .step import TrainStep, make_train_step
+from .step import make_train_step
 from .terms import Objective
 
 _LONGEST_CHUNK = 100  # steps: by then the cost of a call is nothing beside theirs
 _CHUNK_BYTES = 2**28  # of samples: what a streamed chunk may hold in memory, twice
-
-
-class NonFiniteLoss(FloatingPointError):
-    """The loss, or the model after the update, stopped being finite at `step` (from 0), where the terms had the values
-    `terms`, and the objective's metric `unsolved`, if it has one, that number; the latest checkpoint is from before."""
-
-    step: int
-    terms: dict[str, float]
-    unsolved: int
-
-    def __init__(self, step: int, terms: Mapping[str, float], unsolved: int = 0):
-        self.step, self.terms, self.unsolved = step, dict(terms), unsolved
-        values = ", ".join(f"{name} {value:.3g}" for name, value in self.terms.items())
-        values += f" ({unsolved} unsolved)" if unsolved else ""
-        what = "the update made the model" if all(map(math.isfinite, self.terms.values())) else "the loss is"
-        super().__init__(
-            f"{what} not finite at step {step}: {values}. Try a lower learning rate, warm-up or clipped gradients;"
-            " checkpoints written before hold finite states."
-        )
 
 
 @runtime_checkable
@@ -73,6 +53,9 @@ def fit(
     seed: int,
     carry: PyTree = None,
     trainable: Callable[[str], bool] | None = None,
+    devices: Devices | None = None,
+    micro_batches: int = 1,
+    shard_optimiser: bool = False,
     chunk: int | None = None,
     validate: Callable[[TrainState], Mapping[str, float]] | None = None,
     validate_every: int | None = None,
@@ -96,6 +79,9 @@ def fit(
       own batches from `key`: it gets `None`.
     - `steps`: the total, those behind `state` included. `batch_size`: by default all samples.
     - `carry`: the objective's, for a model to begin with. `trainable`: as in `partition`.
+    - `devices`: those that share each batch, in equal parts; all of `data` lies on each, of a `Source` only its part.
+      Given one or none, nothing is split. `micro_batches`, `shard_optimiser`: as in `make_train_step`. The results are
+      those of one device to rounding. The state is handed out on the first one.
     - `chunk`: steps a compiled call. By default at most 100, and no more than make 256 MiB of samples; with
       `validate_every`, a divisor of it.
     - `validate`: maps the state to figures, logged as `validate/NAME`: every `validate_every` steps, and at the end.
@@ -122,14 +108,35 @@ def fit(
         raise ValueError(
             f"`validate_every` is {validate_every}, `validate` {validate}; expected a number of steps and a function."
         )
+    mesh = None if devices is None else batch_mesh(devices)
+    shards = 1 if mesh is None else mesh.size
+    if data is None and (shards > 1 or micro_batches > 1):
+        raise ValueError(
+            f"`data` is None with {shards} `devices` and {micro_batches} `micro_batches`; the objective makes its own "
+            "batches, which are not split."
+        )
+    check_divides(size, shards)
     chunk = _chunk_length(chunk, validate_every, size, data)
     try:
         if checkpoints is not None:
             restored = checkpoints.restore(state)
             state = state if restored is None else restored
-        program = _Program(make_train_step(objective, optimiser, trainable=trainable), state, seed, on_compile)
+        axis = BATCH_AXIS if shards > 1 else None
+        take = make_train_step(
+            objective,
+            optimiser,
+            trainable=trainable,
+            micro_batches=micro_batches,
+            axis=axis,
+            shard_optimiser=shard_optimiser and shards > 1,
+        )
+        pool = P(BATCH_AXIS) if isinstance(data, Source) else P()
+        program = Program(take, state, seed, on_compile, mesh=mesh, pool=pool, shard_optimiser=shard_optimiser)
         start = int(state.step)
-        with closing(_feed(data, indices, start, steps, chunk)) as feed, _progress_bar(steps, start, progress) as bar:
+        with (
+            closing(_feed(data, program.put, indices, start, steps, chunk, shards)) as feed,
+            _progress_bar(steps, start, progress) as bar,
+        ):
             for step, pool, chosen in feed:
                 metrics = program.run(pool, chosen)
                 figures = {name: float(np.mean(value, dtype=np.float64)) for name, value in metrics.items()}
@@ -147,64 +154,25 @@ def fit(
     return program.state
 
 
-class _Program:
-    """The state, and the compiled chunks that move it on in its own memory."""
+def _feed(
+    data: PyTree, put: Callable, indices: Callable, start: int, steps: int, chunk: int, shards: int
+) -> Generator[tuple, None, None]:
+    """For each chunk: the steps completed after it, a pool of samples, and which of them each of its batches holds.
 
-    def __init__(self, step: TrainStep, state: TrainState, seed: int, on_compile: Callable[[float], None] | None):
-        arrays, self._static = eqx.partition(state, eqx.is_array)
-        self._arrays = jax.tree.map(_copy, arrays)  # donated: neither the caller's, nor one buffer at two places
-        self._step, self._key = step, jax.random.key(seed)
-        self._compiled: dict[int, Callable] = {}
-        self._on_compile = on_compile
-
-    @property
-    def state(self) -> TrainState:
-        return eqx.combine(self._arrays, self._static)
-
-    def run(self, pool: PyTree, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        """Take the steps whose batches are `pool[chosen[i]]`; their metrics, `finite` apart, which raises."""
-        pool = jax.tree.map(jnp.asarray, pool)
-        if len(chosen) not in self._compiled:
-            began = time.perf_counter()
-            lowered = jax.jit(self._chunk, donate_argnums=0).lower(self._arrays, pool, chosen, self._key)
-            self._compiled[len(chosen)] = lowered.compile()
-            if self._on_compile is not None:
-                self._on_compile(time.perf_counter() - began)
-        first = int(self._arrays.step)
-        self._arrays, metrics = self._compiled[len(chosen)](self._arrays, pool, chosen, self._key)
-        metrics = jax.device_get(metrics)
-        finite = metrics.pop("finite")
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            terms = {name: float(value[bad]) for name, value in metrics.items() if name.startswith("term/")}
-            unsolved = int(metrics["unsolved"][bad]) if "unsolved" in metrics else 0
-            terms = {name.removeprefix("term/"): value for name, value in terms.items()}
-            raise NonFiniteLoss(first + bad, terms, unsolved)
-        return metrics
-
-    def _chunk(self, arrays, pool, chosen, key):
-        def body(arrays, batch_indices):
-            state = eqx.combine(arrays, self._static)
-            batch = jax.tree.map(lambda array: array[batch_indices], pool)
-            state, metrics = self._step(state, batch, key=jax.random.fold_in(key, state.step))
-            return eqx.filter(state, eqx.is_array), metrics
-
-        return jax.lax.scan(body, arrays, chosen)
-
-
-def _feed(data: PyTree, indices: Callable, start: int, steps: int, chunk: int) -> Generator[tuple, None, None]:
-    """For each chunk: the steps completed after it, a pool of samples, and which of them each of its batches holds."""
+    A pool that is read has one part for each of the `shards`, and these number their own samples.
+    """
     inner = range((start // chunk + 1) * chunk, steps, chunk)
     spans = list(pairwise([start, *inner, steps])) if start < steps else []
     if not isinstance(data, Source):
-        pool = jax.tree.map(jnp.asarray, data)
+        pool = put(data)
         for begin, end in spans:
             yield end, pool, indices(begin, end)
         return
 
     def read(begin: int, end: int) -> tuple:
-        wanted = indices(begin, end)
-        return end, data.take(wanted.reshape(-1)), np.arange(wanted.size, dtype=np.int32).reshape(wanted.shape)
+        wanted = indices(begin, end).reshape(end - begin, shards, -1).swapaxes(0, 1)
+        own = np.arange(wanted[0].size, dtype=np.int32).reshape(wanted.shape[1:])
+        return end, put(data.take(wanted.reshape(-1))), np.tile(own, shards)
 
     with ThreadPoolExecutor(1) as reader:
         ahead = None
@@ -233,12 +201,6 @@ def _chunk_length(chunk: int | None, validate_every: int | None, batch_size: int
 
 def _no_indices(start: int, stop: int) -> np.ndarray:
     return np.zeros((stop - start, 0), np.int32)
-
-
-def _copy(leaf: jax.Array) -> jax.Array:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-        return jnp.copy(leaf)
-    return jnp.array(leaf, leaf.dtype, copy=True)  # of strong type, as it will be after the first chunk
 
 
 def _progress_bar(steps: int, start: int, progress: bool) -> Any:

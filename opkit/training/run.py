@@ -15,7 +15,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from .atomic import write_json, write_whole
 from .checkpoint import Checkpoints
-from .fit import NonFiniteLoss, fit
+from .chunks import NonFiniteLoss
+from .fit import fit
 from .model_file import save_model
 from .state import TrainState
 from .terms import Objective

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from solvers import Domain
+
+from .keys import sample_keys
 
 Terms = Mapping[str, "Term"]
 
@@ -36,9 +38,11 @@ class Term(eqx.Module):
     - `kind="residual"`: their squares, so that Gauss-Newton methods see the residual and the others its mean square.
 
     **Arguments:** `values`: any shape. `weight`: a scalar factor. `mask`: which entries count, over the leading axes
-    of `values`. `count`: the divisor; by default the number of entries that count. Where a batch is split in shards,
-    give every shard the count of the *whole* batch: then the shards' totals, and their gradients, add up to those of
-    the batch, however uneven the split. `samplewise`: see `Term.of`, which gives it.
+    of `values`. `count`: the divisor; by default the number of entries that count. Where a batch is split, parts that
+    divide by the count of the *whole* batch have totals, and gradients, that add up to those of the batch, however
+    uneven the split: `make_train_step` adds up the counts it finds, and leaves one given here as it is (`whole`). A
+    term that does not depend on the batch gives none.
+    `samplewise`: see `Term.of`, which gives it.
 
     **Raises:** `ValueError` for another kind, or a mask that is not over the leading axes.
     """
@@ -48,6 +52,7 @@ class Term(eqx.Module):
     weight: Float[Array, ""]
     mask: Bool[Array, "..."] | None
     count: Float[Array, ""]
+    whole: bool = eqx.field(static=True)
     samplewise: Samplewise | None
 
     def __init__(
@@ -66,6 +71,7 @@ class Term(eqx.Module):
             raise ValueError(
                 f"`mask` has shape {mask.shape}; expected the leading axes of `values`, whose shape is {values.shape}."
             )
+        self.whole = count is not None
         if count is None:
             count = values.size if mask is None else mask.sum() * (values.size // max(mask.size, 1))
         wide = np.promote_types(values.dtype, np.float32)  # sixteen bits neither count nor sum a batch
@@ -131,13 +137,14 @@ class Term(eqx.Module):
 class Objective(Protocol):
     """What trains: the terms of a model on a batch, figures to report (scalars), and the next carry.
 
+    `key` is a `StepKey`, for the functions `sample_keys`, `shared_key` and `fold_key`; an objective that is never given
+    a part of a batch may draw from it directly.
+
     It may also have `prepare(model, batch, *, key, carry) -> carry`, which a step calls once before all else. What that
     chooses by the model, such as points or weights, stays as it is while an optimiser tries other parameters.
     """
 
-    def __call__(
-        self, model: Any, batch: Any, *, key: PRNGKeyArray, carry: PyTree
-    ) -> tuple[Terms, Mapping[str, Array], PyTree]:
+    def __call__(self, model: Any, batch: Any, *, key: Any, carry: PyTree) -> tuple[Terms, Mapping[str, Array], PyTree]:
         """Evaluate once; pure."""
         ...
 
@@ -197,7 +204,7 @@ def supervised(loss: Callable[..., Float[Array, ""]], domain: Domain | None, que
             prediction = model(u) if domain is None else model(u, domain, query, key=key)
             return loss(prediction, target, where)
 
-        losses = jax.vmap(sample_loss)(x, y, jax.random.split(key, len(x)))
+        losses = jax.vmap(sample_loss)(x, y, sample_keys(key, len(x)))
         return {"data": Term(losses, "losses")}, {}, carry
 
     return objective
