@@ -101,20 +101,3 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
         read_problem("darcy16", tmp_path)
     with pytest.raises(ValueError, match=r"`problem` has 'd6'"):
         read_problem("d6", tmp_path)
-
-
-def test_the_spectrum_of_an_error_sums_to_its_square_and_peaks_where_it_oscillates():
-    from problems.cells import bands, spectrum
-
-    from solvers import Grid
-
-    x = np.arange(32) / 32
-    error, target = 0.1 * np.sin(2 * np.pi * 12 * x), np.sin(2 * np.pi * x)
-    shells = spectrum(error[None, None], target[None, None], Grid(32), True)
-    assert int(np.argmax(shells)) == 12
-    assert sum(shells) == pytest.approx(0.01)
-    assert bands(shells)["high"] == pytest.approx(0.1)
-    nodes = Grid((17, 17), placement="nodes")
-    cosine = np.cos(3 * np.pi * np.linspace(0, 1, 17))
-    shells = spectrum(np.outer(cosine, np.ones(17))[None, None], np.ones((1, 1, 17, 17)), nodes, False)
-    assert int(np.argmax(shells)) == 3

@@ -12,9 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.fft
 
-from opkit.training import NonFiniteLoss, Objective, by_path, evaluate, fit, relative_l2, supervised
+from opkit.training import (
+    NonFiniteLoss,
+    Objective,
+    band_errors,
+    by_path,
+    error_spectrum,
+    evaluate,
+    fit,
+    relative_l2,
+    supervised,
+)
 from solvers import Domain, Grid
 
 from .bench import Problem
@@ -131,8 +140,8 @@ def measure(model: Any, problem: Problem, labels: list[str]) -> Record:
         x, y = problem.test[problem.trained_at]
         x, y = x[:256], y[:256]
         predictions = np.asarray(_apply(model, x, problem.domain))
-        record["spectrum"] = spectrum(predictions - y, y, problem.domain, problem.periodic)
-        record["bands"] = bands(record["spectrum"])
+        record["spectrum"] = error_spectrum(predictions - y, y, problem.domain, periodic=problem.periodic).tolist()
+        record["bands"] = band_errors(record["spectrum"])
     if problem.states is not None:
         step = lambda u: jnp.concatenate([model(u, problem.domain), u[problem.outputs :]])
         record["rollout"], record["seconds"] = rolled_out(step, problem)
@@ -167,31 +176,6 @@ def path_errors(path: np.ndarray, problem: Problem) -> list[float]:
     truth = problem.states[:, 1:, : problem.outputs]
     errors = jax.vmap(jax.vmap(lambda a, b: relative_l2(a, b, problem.domain)))(jnp.asarray(path), jnp.asarray(truth))
     return np.asarray(errors).mean(0).tolist()
-
-
-def spectrum(error: np.ndarray, target: np.ndarray, grid: Grid, periodic: bool) -> list[float]:
-    """Energy of the error by wavenumber (rounded norm of periods in the box, in halves between walls), as part of the
-    target's whole; means over samples. Fourier coefficients, between walls those of the cosine series."""
-    axes = tuple(range(2, error.ndim))
-    if periodic:
-        transform = lambda u: np.asarray(scipy.fft.fftn(u, axes=axes, norm="ortho"))
-        numbers = [np.abs(np.fft.fftfreq(n, 1 / n)) for n in grid.shape]
-    else:
-        kind = 1 if grid.placement[0] == "nodes" else 2
-        transform = lambda u: np.asarray(scipy.fft.dctn(u, axes=axes, norm="ortho", type=kind))
-        numbers = [np.arange(n) for n in grid.shape]
-    radius = np.rint(np.sqrt(sum(k**2 for k in np.meshgrid(*numbers, indexing="ij")))).astype(int)
-    energy = (np.abs(transform(error.astype(float))) ** 2).sum(1)
-    whole = (np.abs(transform(target.astype(float))) ** 2).sum(axis=tuple(range(1, target.ndim)))
-    part = (energy / whole.reshape(-1, *(1,) * grid.ndim)).mean(0)
-    shells = np.bincount(radius.ravel(), part.ravel())
-    return shells[: int(max(k.max() for k in numbers)) + 1].tolist()
-
-
-def bands(shells: list[float]) -> dict[str, float]:
-    """The relative error in the lower, middle and upper third of the wavenumbers; their squares add up."""
-    names, parts = ("low", "middle", "high"), np.array_split(np.asarray(shells), 3)
-    return {name: float(np.sqrt(part.sum())) for name, part in zip(names, parts, strict=True)}
 
 
 def baselines(problem: Problem) -> dict[str, Record]:

@@ -26,6 +26,18 @@ def relative_l2(
     return _root(_energy(prediction - target, domain)) / _root(_energy(target, domain))
 
 
+def relative_l1(
+    prediction: Float[Array, "c *n"], target: Float[Array, "c *n"], domain: Domain | None = None
+) -> Float[Array, ""]:
+    """`||prediction - target|| / ||target||`, `||u||` the integral of `sum_c |u_c|`.
+
+    Not finite where the target vanishes.
+    """
+    prediction, target = _fields(prediction, target, domain)
+    weights = point_weights(target, domain)
+    return jnp.sum(weights * jnp.abs(prediction - target)) / jnp.sum(weights * jnp.abs(target))
+
+
 def relative_h1(
     prediction: Float[Array, "c *n"],
     target: Float[Array, "c *n"],
@@ -81,15 +93,18 @@ def _fields(prediction: Array, target: Array, domain: Domain | None) -> tuple[Ar
     return prediction.astype(wide), target.astype(wide)
 
 
-def _energy(u: Array, domain: Domain | None) -> Array:
+def point_weights(u: Float[Array, "c *n"], domain: Domain | None) -> Float[Array, " *n"]:
+    """Quadrature weights of the points of `u`, in its dtype; zero where masked, ones without a domain."""
     if domain is None:
-        return jnp.sum(u**2)
+        return jnp.ones(u.shape[1:], u.dtype)
     if isinstance(domain, Grid):
-        weights = domain.weights(u.dtype)
-    else:
-        weights = jnp.ones(domain.shape, u.dtype) if domain.weights is None else domain.weights.astype(u.dtype)
-        weights = weights if domain.mask is None else jnp.where(domain.mask, weights, 0)
-    return jnp.sum(weights * u**2)
+        return domain.weights(u.dtype)
+    weights = jnp.ones(domain.shape, u.dtype) if domain.weights is None else domain.weights.astype(u.dtype)
+    return weights if domain.mask is None else jnp.where(domain.mask, weights, 0)
+
+
+def _energy(u: Array, domain: Domain | None) -> Array:
+    return jnp.sum(point_weights(u, domain) * u**2)
 
 
 def _root(square: Array) -> Array:
