@@ -132,7 +132,10 @@ def _by_convolution(x: Array, weight: Array, dilation: int) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _in_fast_layout(x: Array, weight: Array, dilation: int) -> Array:
-    """The same, by convolutions of the layout `NxyC, xyIO, NxyC`: those of the gradients, too, in reverse mode."""
+    """The same, by convolutions of the layout `NxyC, xyIO, NxyC`: those of the gradients, too, in reverse mode.
+
+    Not in forward mode: derivatives along the weights, as of Hessian products, are slow inside loops.
+    """
     space = "xy"[: x.ndim - 1]
     kernel = jnp.moveaxis(weight, (1, 0), (-2, -1))
     return _convolve(x[None], kernel, (f"N{space}C", f"{space}IO", f"N{space}C"), dilation)[0]
