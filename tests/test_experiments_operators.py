@@ -26,6 +26,7 @@ def compare(tmp_path: Path, *flags: str) -> dict:
     return json.loads(next((tmp_path / "compare_operators").glob("*/result.json")).read_text())["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_operators_are_compared_and_their_table_is_written(tmp_path):
     metrics = compare(tmp_path, "--problem", "d1", "--operators", "fno")

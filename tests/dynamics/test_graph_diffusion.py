@@ -97,6 +97,7 @@ def test_nonlinear_diffusion_keeps_constants_and_the_maximum_principle(key):
     np.testing.assert_allclose(end, start, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_differences(key):
     net = model(key, Integrator(diffrax.Heun(), diffrax.ConstantStepSize(), dt0=0.5), kind="nonlinear")
     trained, rest = eqx.partition(net, eqx.is_inexact_array)

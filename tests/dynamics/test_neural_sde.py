@@ -52,6 +52,7 @@ def test_a_key_gives_the_same_path_at_every_tolerance(key):
     assert errors[1] < 5e-3 < errors[0] / 4
 
 
+@pytest.mark.slow
 def test_general_noise_enters_by_its_matrix_and_diagonal_noise_by_entries(key):
     matrix = jnp.array([[1.0, 2.0, 0.0], [0.5, 0.0, -1.0]])
     integrator = Integrator(diffrax.Heun(), FIXED, dt0=0.25)

@@ -20,10 +20,9 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
-@pytest.mark.parametrize(
-    "name", [name if name == "pinn_helmholtz" else pytest.param(name, marks=pytest.mark.slow) for name in FIGURES]
-)
+@pytest.mark.parametrize("name", FIGURES)
 def test_the_experiment_trains_and_measures(name, tmp_path):
     done = run(f"{name}.py", "--smoke", "--quiet", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]

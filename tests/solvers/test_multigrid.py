@@ -101,6 +101,7 @@ def iterations(shape, contrasts, upper=1.0):
     return np.asarray(steps.max(axis=1), float)
 
 
+@pytest.mark.slow
 def test_iterations_hardly_grow_from_32_to_128_points():
     assert np.all(iterations((128, 128), [4.0, 1e3]) <= 1.5 * iterations((32, 32), [4.0, 1e3]))
 
