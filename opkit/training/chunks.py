@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from .sharding import BATCH_AXIS, on_first, over_batch, place, state_specs
+from .parallel.sharding import BATCH_AXIS, on_first, over_batch, place, state_specs
 from .state import TrainState
 from .step import TrainStep
 

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from opkit.data import Source, count_samples, index_stream
 
 from .chunks import Program
-from .sharding import BATCH_AXIS, Devices, batch_mesh, check_divides
+from .parallel.sharding import BATCH_AXIS, Devices, batch_mesh, check_divides
 from .state import TrainState, init_state
 from .step import make_train_step
 from .terms import Objective

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .optimiser_shards import check_elementwise, gathered, norm, own_pieces
-from .parts import evaluate_in_parts, evaluate_whole
+from .parallel.optimiser_shards import check_elementwise, gathered, norm, own_pieces
+from .parallel.parts import evaluate_in_parts, evaluate_whole
 from .state import TrainState, partition
 from .terms import Loss, Objective, Terms
 

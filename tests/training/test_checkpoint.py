@@ -196,7 +196,7 @@ def test_damage_to_any_file_is_an_error_or_harmless_at_length(copied):
 def test_a_wrong_checksum_of_an_array_names_it(copied):
     file = copied / "40" / "manifest" / "metadata"
     manifest = json.loads(file.read_text())
-    from opkit.training.checkpoint import _checksum
+    from opkit.training.runs.checkpoint import _checksum
 
     manifest["arrays"][0]["crc32"] += 1
     del manifest["checksum"]
@@ -249,7 +249,7 @@ def test_another_structure_is_refused_by_its_first_path(written, change, message
 def test_another_configuration_and_a_format_of_the_future_are_refused(copied, monkeypatch):
     with opened(copied, config_hash="xyz") as checkpoints, pytest.raises(CheckpointError, match="'abc', not 'xyz'"):
         checkpoints.restore(state_at(0))
-    monkeypatch.setattr("opkit.training.checkpoint._VERSION", 0)
+    monkeypatch.setattr("opkit.training.runs.checkpoint._VERSION", 0)
     with opened(copied) as checkpoints, pytest.raises(CheckpointError, match="format version 1; this program reads 0"):
         checkpoints.restore(state_at(0))
 

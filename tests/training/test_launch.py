@@ -180,7 +180,7 @@ def test_changed_code_is_refused_unless_told(tmp_path):
 
 
 def test_the_code_that_counts_is_opkit_solvers_and_the_experiments_own(tmp_path, monkeypatch):
-    from opkit.training.provenance import code_hash
+    from opkit.training.runs.provenance import code_hash
 
     experiment, beside = tmp_path / "experiment.py", tmp_path / "problem.py"
     hashes = []

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from opkit.data import count_samples
 
-from .keys import PartKey
+from ..keys import PartKey
+from ..terms import Term, Terms, total
 from .optimiser_shards import scattered_sum
-from .terms import Term, Terms, total
 
 Evaluate = Callable[[PyTree, Any, Any], tuple[Terms, Mapping[str, Array], PyTree]]
 """`evaluate(params, batch, key)`: an objective's terms, metrics and next carry."""

@@ -13,7 +13,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .terms import Term, Terms, residual_vector
+from ..terms import Term, Terms, residual_vector
 
 TermsFn = Callable[[PyTree], Terms]
 

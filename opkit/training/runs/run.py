@@ -13,13 +13,13 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from ..chunks import NonFiniteLoss
+from ..fit import fit
+from ..state import TrainState
+from ..terms import Objective
 from .atomic import write_json, write_whole
 from .checkpoint import Checkpoints
-from .chunks import NonFiniteLoss
-from .fit import fit
 from .model_file import save_model
-from .state import TrainState
-from .terms import Objective
 
 
 class RunError(RuntimeError):

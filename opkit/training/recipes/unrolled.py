@@ -29,8 +29,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from solvers import Domain
 
-from .keys import StepKey, fold_key, shared_key
-from .terms import Objective, Term
+from ..keys import StepKey, fold_key, shared_key
+from ..terms import Objective, Term
 from .windows import Before, advance, call, check_same, per_window, unroll
 
 SampleLoss = Callable[[Any, Any, Any], Float[Array, ""]]

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from solvers import Domain, Operator
 
+from ..metrics.errors import mse
+from ..terms import Objective, Term
 from .lead_time import lead_args
-from .metrics import mse
-from .terms import Objective, Term
 from .windows import check_same, per_window
 
 

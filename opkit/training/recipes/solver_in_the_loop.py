@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from solvers import Domain, Frozen, Operator, Stepper
 
-from .recipes import SampleLoss
-from .terms import Objective, Term
+from ..terms import Objective, Term
+from .unrolled import SampleLoss
 from .windows import per_window, unroll
 
 

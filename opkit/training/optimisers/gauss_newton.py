@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from solvers import PreconditionedCG
 
+from ..terms import Loss, residual_vector
 from .iterations import iterate
 from .least_squares import TermsFn, normal_equations, residual_jacobian, residual_products
 from .quasi_newton import require_double
-from .terms import Loss, residual_vector
 
 Damping = Literal["levenberg_marquardt", "fixed"]
 Solve = Literal["dense", "kernel", "matrix_free"]

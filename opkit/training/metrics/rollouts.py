@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from solvers import Domain
 
-from .metrics import point_weights, relative_l2
+from .errors import point_weights, relative_l2
 
 
 def error_by_step(

@@ -10,9 +10,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ..state import TrainState
+from ..step import TrainStep
 from .optimiser_shards import specs
-from .state import TrainState
-from .step import TrainStep
 
 BATCH_AXIS = "batch"
 

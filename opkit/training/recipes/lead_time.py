@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from solvers import Domain
 
-from .recipes import SampleLoss
-from .terms import Objective, Term
+from ..terms import Objective, Term
+from .unrolled import SampleLoss
 from .windows import call, per_window
 
 

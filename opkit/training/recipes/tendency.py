@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from solvers import Domain, Operator
 
-from .recipes import SampleLoss
-from .terms import Objective, Term
+from ..terms import Objective, Term
+from .unrolled import SampleLoss
 from .windows import call, check_same, per_window
 
 Differences = Literal["forward", "central", "richardson"]

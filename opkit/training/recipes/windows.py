@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from solvers import Domain
 
-from .keys import StepKey, sample_keys
+from ..keys import StepKey, sample_keys
 
 Before = Callable[[Float[Array, "frames c *n"], Int[Array, ""]], Float[Array, "frames c *n"]]
 """`before(history, i)`: what enters step `i` in place of `history`."""
