@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from problems.darcy import (
-    Corrected,
     Problem,
+    SolutionCorrection,
     draw_darcy,
     fit_classical,
     interpolated,
@@ -138,7 +138,7 @@ def build(
     informed: bool = False,
     *,
     key: jax.Array | None = None,
-) -> Normalised | Corrected:
+) -> Normalised | SolutionCorrection:
     """The operator of one arm, before its statistics are known; what `load_model` needs beside the file."""
     key, channels = jax.random.key(0) if key is None else key, 1 + informed
     if kind == "fno":
@@ -146,7 +146,7 @@ def build(
     else:
         op = ResNet(channels, 1, ndim=2, width=width, depth=depth, boundary="zero", groups=1, key=key)
     units = [Normaliser(np.zeros(n, np.float32), np.ones(n, np.float32)) for n in (channels, 1)]
-    return Corrected(Normalised(op, *units)) if informed else Normalised(op, *units)
+    return SolutionCorrection(Normalised(op, *units)) if informed else Normalised(op, *units)
 
 
 def train(kind: str, config: Config, problem: Problem, run: Run) -> tuple[eqx.Module, dict[str, float]]:
@@ -174,8 +174,8 @@ def train(kind: str, config: Config, problem: Problem, run: Run) -> tuple[eqx.Mo
     shape = {"kind": kind, "width": arm.width, "depth": arm.depth}
     shape |= {"modes": config.modes, "mlp_ratio": config.mlp_ratio, "informed": config.informed}
     skeleton = build(**shape, key=jax.random.fold_in(run.key, ("fno", "resnet").index(kind) + 1))
-    if isinstance(skeleton, Corrected):
-        model = Corrected(Normalised(skeleton.op.op, fit_normaliser(x), fit_normaliser(y - x[:, 1:])))
+    if isinstance(skeleton, SolutionCorrection):
+        model = SolutionCorrection(Normalised(skeleton.op.op, fit_normaliser(x), fit_normaliser(y - x[:, 1:])))
     else:
         model = Normalised(skeleton.op, fit_normaliser(x), fit_normaliser(y))
     began = time.perf_counter()

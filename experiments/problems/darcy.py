@@ -128,7 +128,7 @@ def fit_classical(problem: Problem, run: Run, *, samples: int = 100) -> Callable
     return solutions
 
 
-class Corrected(eqx.Module):
+class SolutionCorrection(eqx.Module):
     """`u_1 + op(u)`: an operator that learns what the solution in the second channel lacks."""
 
     op: Any
