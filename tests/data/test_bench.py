@@ -220,6 +220,7 @@ def test_windows_are_all_pairs_of_frames(tmp_path):
     np.testing.assert_array_equal(y, states[[2, 0, 2]][:, 2::2])
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_the_command_line_writes_the_sets_asked_for(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}

@@ -48,6 +48,7 @@ def test_training_that_skips_unsolved_samples_is_training_without_them():
     assert state.model["rate"] > 1.1
 
 
+@pytest.mark.slow
 def test_training_that_stops_at_unsolved_samples_says_how_many():
     with pytest.raises(NonFiniteLoss, match=r"not finite at step 0: data inf \(1 unsolved\)") as caught:
         train("stop", STARTS)

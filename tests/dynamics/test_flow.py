@@ -152,6 +152,7 @@ def test_the_likelihood_s_gradient_is_that_of_central_differences(network, trace
     np.testing.assert_allclose(jax.jit(jax.grad(mean))(0.3), (above - below) / (2 * h), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.dtype
 def test_precision_follows_the_points():
     flow = ContinuousFlow(linear, precise(1e-4), StandardNormal(2), trace="gaussian")

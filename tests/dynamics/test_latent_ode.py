@@ -87,6 +87,7 @@ def test_encoders_see_neither_padding_nor_unobserved_times_nor_masked_values(kin
     assert not np.allclose(moved.mean, padded.mean, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ode_rnn_carries_its_state_back_through_the_gap_before_an_observation(key):
     """Observed at 0.9 alone; from there to 0 by one step of Euler's, of `h' = -h`."""
     encoder = ODERNNEncoder(1, 2, 3, lambda t, h, args: -h, EULER, key=key)
@@ -125,6 +126,7 @@ def test_divergence_is_that_of_scipys_densities(key):
     assert abs(gap.mean() - posterior.divergence()) < 4 * gap.std() / np.sqrt(len(gap))
 
 
+@pytest.mark.slow
 def test_a_batch_on_merged_times_agrees_with_each_series_on_its_own(series, key):
     values, mask = series
     model = network(key, controller=diffrax.PIDController(rtol=1e-8, atol=1e-8))

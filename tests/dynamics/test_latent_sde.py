@@ -16,6 +16,7 @@ def latent(posterior, prior, deviation, *, dt0=0.05, solver=None, encoder=len, d
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_divergence_of_a_constant_change_of_drift_is_exact_on_every_path(key):
     # |u|^2 / 2 = |b|^2 / (2 s^2), whatever the path.
     model = latent(lambda t, z, b: jnp.sin(z) + b, lambda t, z, args: jnp.sin(z), 0.5)

@@ -31,6 +31,7 @@ def nonlinear(t, z, args):
     return jnp.tanh(jnp.outer(z, jnp.array([0.5, 1.0, -0.7])) + jnp.array([[0.1, -0.4, 0.9]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["cubic", "linear", "rectilinear"])
 def test_a_constant_field_gives_the_increments_of_a_batch_of_paths_exactly(interpolation):
     matrix = np.random.default_rng(1).standard_normal((4, 3))
@@ -99,6 +100,7 @@ def test_the_rectilinear_path_knows_nothing_of_what_comes_later():
     np.testing.assert_allclose(path.ys[at, 3] * 5, [1, 2, 2, 2, 3])  # observations of the first channel so far
 
 
+@pytest.mark.slow
 def test_neither_how_a_path_is_sampled_nor_how_fast_it_is_traversed_matters():
     """Linear paths through the same points: with four more samples, with four others and a hole, and sped up."""
     model = eqx.filter_jit(NeuralCDE(nonlinear, lambda x: x[:1], IDENTITY, tight()))

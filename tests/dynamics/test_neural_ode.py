@@ -89,6 +89,7 @@ def test_a_second_order_field_gives_the_oscillator():
     np.testing.assert_allclose([y[0, 0], v[0, 0]], [np.cos(3), -3 * np.sin(3)], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_hamiltonian_network_keeps_its_energy_for_each_sample_of_a_joint_state(key):
     energy = MLPField(4, 16, 1, out_size=1, key=key)
     model = NeuralODE(Hamiltonian(energy), Integrator(controller=PRECISE))

@@ -79,6 +79,7 @@ def test_states_at_given_times_are_those_of_solves_that_end_there(key):
     assert ys.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_path(key):
     class Scaled(eqx.Module):
         growth: jax.Array

@@ -34,6 +34,7 @@ def draws(regulariser, n=2000):
     return np.asarray(jax.jit(jax.vmap(lambda key: solve(2.0, regulariser, key=key).value))(keys))
 
 
+@pytest.mark.slow
 def test_a_local_penalty_at_a_uniform_time_is_the_integral_in_the_mean():
     values = draws(LocalPenalty("error", 1.0))
 
@@ -56,6 +57,7 @@ def test_a_local_penalty_at_a_uniform_time_is_the_integral_in_the_mean():
     assert standard_error < 0.05 * values.mean()
 
 
+@pytest.mark.slow
 def test_a_local_penalty_at_an_accepted_step_is_the_global_one_in_the_mean():
     values = draws(LocalPenalty("error", 1.0, at="accepted"))
     whole = jax.jit(lambda: solve(2.0, GlobalPenalty("error", 1.0)).value)()

@@ -41,6 +41,7 @@ def test_the_langevin_form_with_noise_of_changing_size_converges_at_order_three_
     assert 1.3 < np.log2(coarse / fine) / 3 < 2.1
 
 
+@pytest.mark.slow
 def test_the_geometric_form_is_the_exact_geometric_motion_with_its_lognormal_moments(key):
     mu, sigma, t1 = 0.3, 0.4, 1.5
     sde = StableSDE("geometric", lambda t, z, args: jnp.full_like(z, mu), lambda t: sigma, fixed(diffrax.Euler(), 0.5))

@@ -221,6 +221,7 @@ def test_initial_data_alone_are_first_and_second_order_in_time():
     np.testing.assert_allclose(u(jnp.array([0.3, 2.0])), [2 - 0.6 + 0.09])
 
 
+@pytest.mark.slow
 def test_only_the_network_is_trained_and_taylor_mode_sees_what_jax_sees(key):
     data = {"x0-": DirichletData(1.0), "x0+": NeumannData(2.0)}
     u = HardConditions(MLP(1, 1, width=8, depth=1, key=key), BoundaryConditions(Box(0, 1), data))

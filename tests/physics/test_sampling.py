@@ -55,6 +55,7 @@ def test_adaptive_points_follow_the_residual(key):
     assert float(broken.min()) >= 0.5
 
 
+@pytest.mark.slow
 def test_points_by_residual_from_a_sobol_sequence_are_low_in_discrepancy():
     def spread(low):
         def mean(key):

@@ -109,6 +109,7 @@ def test_steps_grow_as_the_solution_becomes_smooth():
     assert steps[-2] > 10 * steps[:20].mean()
 
 
+@pytest.mark.slow
 def test_what_lies_within_a_step_is_of_third_order_too():
     f = spectral_vector_field(KDV, CIRCLE)
     y = f.encode(start())
@@ -132,6 +133,7 @@ def test_a_matrix_of_a_linear_part_is_exact_at_the_end_and_within():
     np.testing.assert_allclose(u, np.stack([wave(0.3), wave(1.0)]), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_soliton_of_a_complex_field_goes_forth_and_back():
     grid = Grid(256, -20.0, 20.0)
     f = spectral_vector_field(NonlinearSchroedinger(), grid)
@@ -155,6 +157,7 @@ def test_a_jump_in_time_is_met():
     np.testing.assert_allclose(f.decode(y), 1 - np.exp(-0.5), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_in_the_state_and_a_coefficient_are_central_differences():
     grid = Grid(16, 0.0, 2 * np.pi)
 

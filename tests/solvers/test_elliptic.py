@@ -175,6 +175,7 @@ def test_a_compatible_periodic_problem_reports_none_and_solves_the_equation():
     assert float(jnp.abs(elliptic_residual(problem, solution.value)).max()) < 1e-10
 
 
+@pytest.mark.slow
 def test_vmap_is_the_loop_and_forward_mode_is_reverse_mode():
     grid = Grid((7, 8), placement="cells")
     a = jnp.exp(jax.random.normal(jax.random.key(0), (3, 7, 8)))

@@ -35,6 +35,7 @@ def same(one, other):
     return bool(eqx.tree_equal(eqx.filter(one, eqx.is_array), eqx.filter(other, eqx.is_array)))
 
 
+@pytest.mark.slow
 def test_a_recorded_solve_saves_in_all_forms_what_a_plain_one_does():
     saveat = dfx.SaveAt(
         subs=[

@@ -82,6 +82,7 @@ def test_the_noise_of_one_step_has_the_variance_of_the_process_and_is_independen
     assert np.abs(np.mean(normal[:, 1:] ** 2, 0)).max() < 0.035
 
 
+@pytest.mark.slow
 def test_a_complex_field_has_its_variance(key):
     stepper = Stochastic(ETDRK(Damped(), CIRCLE, 1.0), WhiteSpectrum(0.3))
     zero = stepper.encode(jnp.zeros((2, 15)))

@@ -80,6 +80,7 @@ def test_a_sampler_sees_the_size_of_the_residual_the_draw_and_what_was_before():
     np.testing.assert_array_equal(second.samples["physics"][:-1], first.samples["physics"][1:])
 
 
+@pytest.mark.slow
 def test_fit_solves_an_equation_on_new_points_each_step():
     objective = Collocation({"physics": (residual, uniform)})
     model = network()
