@@ -10,7 +10,7 @@ from opkit.training import relative_h1, relative_l2
 from solvers import Dirichlet, EllipticProblem, Grid, PowerSpectrum, Robin, gaussian_random_field, solve_elliptic
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def dtype(request):
     return jnp.dtype(request.param)
 

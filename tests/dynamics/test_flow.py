@@ -86,6 +86,7 @@ def test_hutchinson_s_log_density_is_unbiased(network, trace):
     assert abs(estimates.mean() - exact) < 3 * error
 
 
+@pytest.mark.slow
 def test_a_batch_as_one_state_agrees_with_vmap_and_with_conditions_of_its_own():
     flow = ContinuousFlow(lambda t, y, args: args["rate"] * y, precise(1e-7), StandardNormal(3))
     x, rates = jax.random.normal(jax.random.key(4), (6, 3)), jnp.linspace(-1.0, 1.0, 6)
@@ -104,9 +105,8 @@ def test_samples_have_the_flow_s_covariance():
     np.testing.assert_allclose(covariance, expm(A) @ expm(A).T, atol=0.1)
 
 
-@pytest.mark.parametrize(
-    "penalty", [GlobalPenalty("error", 0.3), pytest.param(LocalPenalty("error", 1.0), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("penalty", [GlobalPenalty("error", 0.3), LocalPenalty("error", 1.0)])
 def test_descending_a_penalty_lowers_the_number_of_steps(network, penalty):
     x = jax.random.normal(jax.random.key(7), (16, 2))
     start = MLPField(2, 16, 1, time=True, key=jax.random.key(0))

@@ -68,6 +68,7 @@ def test_the_path_is_that_of_the_plain_solve(key):
     assert with_penalty.solution.stats["num_steps"] == plain.solution.stats["num_steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", ["jacobian", "taylor"])
 def test_the_penaltys_gradient_is_that_of_differences(quantity, key):
     fixed = Integrator(diffrax.Euler(), diffrax.ConstantStepSize(), dt0=0.5, max_steps=2)

@@ -103,7 +103,9 @@ def at_stages(solution, method):
     return lambda x: jax.vmap(lambda t: solution(jnp.append(t, x)), out_axes=1)(times).ravel()
 
 
-@pytest.mark.parametrize(("name", "method"), [("Schroedinger", "radau"), ("Navier-Stokes", "gauss")])
+@pytest.mark.parametrize(
+    ("name", "method"), [("Schroedinger", "radau"), pytest.param("Navier-Stokes", "gauss", marks=pytest.mark.slow)]
+)
 def test_residual_of_an_exact_solution_vanishes_from_either_end(name, method):
     form, solution, d = FLOWS[name]
     stages = at_stages(solution, method)

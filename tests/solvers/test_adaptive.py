@@ -83,6 +83,7 @@ def test_both_solutions_reach_their_orders(case, solve, order):
     assert abs(np.log2(errors[0] / errors[1]) - order) < 0.2
 
 
+@pytest.mark.slow
 def test_the_error_is_proportional_to_the_tolerance_in_a_batch_of_tolerances():
     f = spectral_vector_field(KDV, CIRCLE)
     y, reference = f.encode(start()), f.encode(jnp.asarray(by_scipy(lambda k: 0.02j * k**3, 1)))
@@ -124,6 +125,7 @@ def test_what_lies_within_a_step_is_of_third_order_too():
     assert 2.8 < order < 4.2
 
 
+@pytest.mark.slow
 def test_a_matrix_of_a_linear_part_is_exact_at_the_end_and_within():
     f = spectral_vector_field(SineGordon(2.0, 0.0), CIRCLE)
     wave = lambda t: np.stack([g(3 * CIRCLE.axes()[0] - 6 * t) for g in (np.cos, lambda phase: 6 * np.sin(phase))])

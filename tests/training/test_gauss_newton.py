@@ -99,6 +99,7 @@ def test_the_scaled_step_is_the_same_however_it_is_solved():
     assert same(step_of("kernel", scaled=True), step_of("dense", scaled=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damping", DAMPINGS)
 def test_the_minimum_is_that_of_optimistix(damping):
     t = jnp.linspace(0, 3, 25)
