@@ -153,7 +153,9 @@ def difference(a: Any, b: Any) -> float:
 def main(config: Config) -> dict[str, Any]:
     """Runs all; `ratios` are ours over each other way's, in time."""
     if config.smoke:
-        config = Config(points=8, width=8, depth=2, rounds=1, calls=1, precision=config.precision, smoke=True)
+        config = Config(
+            points=8, width=8, depth=2, rounds=1, calls=1, precision=config.precision, smoke=True, out=config.out
+        )
     if config.precision == "float64":
         jax.config.update("jax_enable_x64", True)
     clock = time.process_time if config.cpu else time.perf_counter

@@ -212,7 +212,7 @@ def timed(contestants: list[Contestant], what: str, config: Config) -> dict[str,
 def main(config: Config) -> dict[str, Any]:
     """Runs all; `ratios` are ours over Diffrax's and torchdiffeq's, and with recording over without."""
     if config.smoke:
-        config = Config(peer=config.peer, width=8, batch=4, rounds=1, calls=1, smoke=True)
+        config = Config(peer=config.peer, width=8, batch=4, rounds=1, calls=1, smoke=True, out=config.out)
     contestants = [jax_contestant("opkit", opkit, config), jax_contestant("diffrax", plain, config)]
     contestants += [jax_contestant(name, partial(opkit, penalty=name), config) for name in TARGETS]
     contestants += [torchdiffeq(config)] if config.peer else []

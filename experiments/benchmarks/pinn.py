@@ -174,7 +174,7 @@ def errors_of_deepxde(config: Config) -> Iterator[tuple[float, float]]:
 def main(config: Config) -> dict[str, Any]:
     """Run all; `ratios` are ours over DeepXDE's."""
     if config.smoke:
-        config = Config(peer=config.peer, rounds=1, calls=2)
+        config = Config(peer=config.peer, rounds=1, calls=2, out=config.out)
     contestants = {"opkit": steps_of_ours(config)}
     if config.peer:
         contestants["deepxde"] = steps_of_deepxde(config)
