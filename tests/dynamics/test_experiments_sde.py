@@ -32,4 +32,6 @@ def test_a_stable_form_is_measured_against_the_free_one_at_every_missing_rate(tm
     metrics = metrics_of("stable_sde.py", tmp_path)
     arms, rates = ("free", "geometric"), ("0", "0.3", "0.5", "0.7")
     assert all(0 <= metrics[f"accuracy/{arm}@{rate}"] <= 1 for arm, rate in product(arms, rates))
-    assert "lost_ratio/geometric" in metrics
+    lost = metrics["accuracy/geometric@0"] - metrics["accuracy/geometric@0.5"]
+    assert metrics["lost/geometric"] == pytest.approx(lost)
+    assert "lost_ratio/geometric/free" in metrics
