@@ -1,3 +1,4 @@
+from . import decomposed as decomposed
 from . import spectral as spectral
 from .adapters import OperatorStepper as OperatorStepper
 from .adapters import OperatorVectorField as OperatorVectorField
@@ -16,6 +17,8 @@ from .chebyshev import chebyshev_coefficients as chebyshev_coefficients
 from .chebyshev import chebyshev_derivative as chebyshev_derivative
 from .chebyshev import chebyshev_values as chebyshev_values
 from .chebyshev import solve_chebyshev as solve_chebyshev
+from .decomposed import AxisNames as AxisNames
+from .decomposed import Piece as Piece
 from .elliptic import EllipticProblem as EllipticProblem
 from .elliptic import EllipticSolution as EllipticSolution
 from .elliptic import elliptic_residual as elliptic_residual

@@ -12,6 +12,7 @@ from jax.scipy.linalg import expm
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
+from .decomposed import Piece
 from .equations import Equation
 from .equations.equation import apply_symbol, check_state, fourier_space
 from .fourier import Dealiasing, Fourier
@@ -40,8 +41,8 @@ class ETDRK(eqx.Module):
     they are differentiated: `jax.grad(lambda nu: loss(ETDRK(Burgers(nu), grid, dt)))(0.01)`. A stepper built outside
     is a constant, and a model that holds one does not train it.
 
-    **Arguments:** `equation`. `grid`: periodic (placement `left`). `dt`: the step, positive. `order`. `dealiasing`: see
-    `Fourier`. `dtype`: the precision of the tables; states of either precision keep theirs.
+    **Arguments:** `equation`. `grid`: periodic (placement `left`), or a `Piece` of one. `dt`: the step, positive.
+    `order`. `dealiasing`: see `Fourier`. `dtype`: the precision of the tables; states of either precision keep theirs.
 
     **Call:** `u: (channels, *grid.shape)` to the same; complex fields as two real channels (see `Fourier.encode`).
 
@@ -59,7 +60,7 @@ class ETDRK(eqx.Module):
     def __init__(
         self,
         equation: Equation,
-        grid: Grid,
+        grid: Grid | Piece,
         dt: float | Float[Array, ""],
         *,
         order: Order = 4,

@@ -85,6 +85,16 @@ class Grid(eqx.Module):
         intervals = (n - (name == "nodes") for n, name in zip(self.shape, self.placement, strict=True))
         return tuple(length / n for length, n in zip(self.extent, intervals, strict=True))
 
+    @property
+    def whole(self) -> "Grid":
+        """Itself: see `Piece`, which is not."""
+        return self
+
+    @property
+    def axis_names(self) -> tuple[None, ...]:
+        """`None` for each axis: see `Piece`."""
+        return (None,) * self.ndim
+
     def axes(self, dtype: DTypeLike | None = None) -> tuple[Float[Array, " _"], ...]:
         """The coordinates along each axis, `(n_j,)` each, in `dtype` (by default JAX's default float)."""
         return tuple(jnp.asarray(axis, dtype or jnp.result_type(float)) for axis in self._host_axes())

@@ -56,6 +56,8 @@ class Stochastic(eqx.Module):
         if len(counts) != ndim or any(count < 1 or count % 2 == 0 for count in counts):
             raise ValueError(f"`modes` is {modes} for {ndim} axes; give positive odd numbers.")
         symbol, dt = stepper.equation.linear(space), stepper.dt
+        if any(space.grid.axis_names):
+            raise ValueError("`stepper` is on a Piece; noise is drawn for a whole grid: build it on a Grid.")
         if symbol.ndim == ndim + 2:
             raise ValueError(
                 f"`stepper` is of {type(stepper.equation).__name__}, whose L couples its components; noise is "

@@ -11,6 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Complex, Float, Int, PyTree
 
+from .decomposed import Piece
 from .equations import Equation
 from .equations.equation import apply_symbol, check_state, fourier_space
 from .fourier import Dealiasing, Fourier
@@ -33,15 +34,15 @@ class GridVectorField(eqx.Module):
         return space.decode(_rate(self.held.value, space, space.encode(u), t))
 
 
-def vector_field(equation: Equation, grid: Grid, *, dealiasing: Dealiasing = "truncate") -> GridVectorField:
+def vector_field(equation: Equation, grid: Grid | Piece, *, dealiasing: Dealiasing = "truncate") -> GridVectorField:
     """An equation's right-hand side on the values of the state: `diffrax.ODETerm(vector_field(equation, grid))`.
 
     So every equation runs under `diffrax.diffeqsolve` with each of its solvers, adaptive steps, `SaveAt` and adjoints.
     The step of an explicit solver is bounded by the stiff part of the equation: see `spectral_vector_field`.
     Wavenumbers that `dealiasing` does not keep have derivative zero: they stay as they are and act on nothing.
 
-    **Arguments:** `equation`, and a periodic `grid`. `dealiasing`: see `Fourier`. Gradients in the coefficients of the
-    equation need the vector field built where they are differentiated, as with `ETDRK`.
+    **Arguments:** `equation`, and a periodic `grid`, or a `Piece` of one. `dealiasing`: see `Fourier`. Gradients in
+    the coefficients of the equation need the vector field built where they are differentiated, as with `ETDRK`.
 
     **Returns:** `f(t, u, args)`, on `u: (channels, *grid.shape)` of either precision (complex fields as two real
     channels, see `Fourier.encode`). `args` is not read. Give Diffrax times of the state's precision.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from solvers import Grid
+from solvers import Grid, Piece
 
 from .initial import uniform
 from .local import Boundary, correlate, pad
@@ -37,9 +37,10 @@ class FDConv(eqx.Module):
     axes or one per axis: those of `pad`, or `"extrapolate"`, `2 u(wall) - u` mirrored, the one that keeps first order
     up to a wall (the others are wrong at the points next to it).
 
-    **Call:** `u: (in, *n)` on `grid` to `(out, *n)`.
+    **Call:** `u: (in, *n)` on `grid`, or a `Piece` of one, to `(out, *n)`.
 
-    **Raises:** `ValueError` for an even kernel, an unknown rule, wrong channels or points, uneven spacing.
+    **Raises:** `ValueError` for an even kernel, an unknown rule, wrong channels or points, uneven spacing,
+    extrapolation of an axis in pieces.
 
     Liu-Schiaffini et al. (2024), Neural operators with localized integral and differential kernels, arXiv:2402.16845.
     """
@@ -73,11 +74,11 @@ class FDConv(eqx.Module):
         self.boundary, self.length = rules, float(length)
         self.weight = uniform(key, (out_channels, in_channels, *kernel), (in_channels * prod(kernel)) ** -0.5)
 
-    def __call__(self, u: Float[Array, "cin *n"], grid: Grid) -> Float[Array, "cout *n"]:
+    def __call__(self, u: Float[Array, "cin *n"], grid: Grid | Piece) -> Float[Array, "cout *n"]:
         """Apply to one sample."""
         return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), grid), -1, 0)
 
-    def channels_last(self, x: Float[Array, "*n cin"], grid: Grid) -> Float[Array, "*n cout"]:
+    def channels_last(self, x: Float[Array, "*n cin"], grid: Grid | Piece) -> Float[Array, "*n cout"]:
         """Apply to features with the channels last."""
         expected = (*grid.shape, self.weight.shape[1])
         if grid.ndim != len(self.boundary) or x.shape != expected:
@@ -88,11 +89,14 @@ class FDConv(eqx.Module):
         dtype = np.promote_types(x.dtype, np.float32)  # for the kernel to sum to zero
         y, halo = x.astype(dtype), [k // 2 for k in self.weight.shape[2:]]
         for axis, (width, rule) in enumerate(zip(halo, self.boundary, strict=True)):
+            name = grid.axis_names[axis]
+            if rule == "extrapolate" and name is not None:
+                raise ValueError(f"`boundary` of axis {axis} is 'extrapolate', and {name!r} cuts it: cut another axis.")
             if rule == "extrapolate":
                 widths = [(width, width) if i == axis else (0, 0) for i in range(x.ndim)]
                 y = jnp.pad(y, widths, mode="reflect", reflect_type="odd")
             else:
-                y = pad(y, (width,), (rule,), first_axis=axis)
+                y = pad(y, (width,), (rule,), first_axis=axis, axis_names=(name,))
         return correlate(y, self._kernel(grid.spacing).astype(dtype)).astype(x.dtype)
 
     def _kernel(self, spacing: tuple[float, ...]) -> Float[Array, "cout cin *k"]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from solvers import Grid
+from solvers import Grid, Piece
 
 from .conditioning import FiLM, make_film
 from .differential import DifferenceBoundary, FDConv
@@ -94,14 +94,14 @@ class FNOBlock(eqx.Module):
         v: Float[Array, "*n c"],
         args: Float[Array, " p"] | None,
         activation: Callable[[Array], Array],
-        grid: Grid,
+        grid: Grid | Piece,
     ) -> Float[Array, "*n c"]:
         """Apply to the features of one sample."""
-        h = self.spectral.channels_last(v, grid.placement)
+        h = self.spectral.channels_last(v, grid.placement, grid.axis_names)
         for local in self.local:
             h = h + local.channels_last(v, grid)
         if self.norm is not None:
-            h = self.norm.channels_last(h)
+            h = self.norm.channels_last(h, grid.axis_names)
         h = h + self.spectral_skip.channels_last(v)
         if self.film is not None and args is not None:
             h = self.film.channels_last(h, args)

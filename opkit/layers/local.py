@@ -13,6 +13,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from solvers import AxisNames, decomposed
+
 from .initial import uniform
 
 Boundary = Literal["periodic", "zero", "reflect", "replicate"]
@@ -21,14 +23,22 @@ _NUMPY_MODE = {"periodic": "wrap", "zero": "constant", "reflect": "reflect", "re
 
 
 def pad(
-    u: Float[Array, "*n"], halo: Sequence[int], boundary: Sequence[Boundary], *, first_axis: int = 1
+    u: Float[Array, "*n"],
+    halo: Sequence[int],
+    boundary: Sequence[Boundary],
+    *,
+    first_axis: int = 1,
+    axis_names: AxisNames | None = None,
 ) -> Float[Array, "*m"]:
     """Extends a field by `halo[j]` points on both sides of spatial axis `j`, by the axis's own rule.
 
     `"periodic"` wraps, `"zero"` appends zeros, `"reflect"` mirrors at the end point (which is not repeated: an even
     extension on `nodes`), `"replicate"` repeats the end point. The spatial axes begin at `first_axis`: 1 for a field, 0
-    with the channels last.
+    with the channels last. With `axis_names` the field is a piece, and its neighbours' points are before those beyond
+    the boundary (see `halo_exchange`).
     """
+    if axis_names is not None and any(axis_names):
+        return decomposed.halo_exchange(u, axis_names, tuple(halo), tuple(boundary), first_axis=first_axis)
     for axis, (width, rule) in enumerate(zip(halo, boundary, strict=True), start=first_axis):
         if width:
             widths = [(0, 0)] * u.ndim
@@ -48,6 +58,8 @@ class Conv(eqx.Module):
 
     **Arguments:** `kernel`: points per axis, odd. `boundary`: one rule for all axes or one per axis (see `pad`).
     `dilation`: the distance between kernel points, in points.
+
+    **Call:** `u: (in, *n)` to `(out, *n)`. `axis_names`, of a `Piece`: the field is in pieces.
 
     **Raises:** `ValueError` for an even kernel, an unknown rule, wrong channels or rank.
     """
@@ -85,11 +97,11 @@ class Conv(eqx.Module):
         self.weight = uniform(jax.random.fold_in(key, 0), shape, bound)
         self.bias = uniform(jax.random.fold_in(key, 1), (out_channels,), bound)
 
-    def __call__(self, u: Float[Array, "cin *n"]) -> Float[Array, "cout *n"]:
+    def __call__(self, u: Float[Array, "cin *n"], axis_names: AxisNames | None = None) -> Float[Array, "cout *n"]:
         """Apply to one sample."""
-        return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1)), -1, 0)
+        return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), axis_names), -1, 0)
 
-    def channels_last(self, x: Float[Array, "*n cin"]) -> Float[Array, "*n cout"]:
+    def channels_last(self, x: Float[Array, "*n cin"], axis_names: AxisNames | None = None) -> Float[Array, "*n cout"]:
         """Apply to features with the channels last."""
         ndim = self.weight.ndim - 2
         if x.ndim != 1 + ndim or x.shape[-1] != self.weight.shape[1]:
@@ -98,7 +110,7 @@ class Conv(eqx.Module):
                 f"first, and {ndim} axes. Batches come from jax.vmap."
             )
         halo = [k // 2 * self.dilation for k in self.weight.shape[2:]]
-        padded = pad(x, halo, self.boundary, first_axis=0)
+        padded = pad(x, halo, self.boundary, first_axis=0, axis_names=axis_names)
         return correlate(padded, self.weight.astype(x.dtype), self.dilation) + self.bias.astype(x.dtype)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from solvers import Grid
+from solvers import Grid, Piece, decomposed
 
 from .initial import uniform
 from .local import Boundary, pad
@@ -34,7 +34,8 @@ class LocalIntegral(eqx.Module):
     `boundary`: one rule for all axes or one per axis (see `pad`); `"zero"` takes the integral over the part of the ball
     in the box, in second order too.
 
-    **Call:** `u: (in, *n)` on `grid` to `(out, *n)`. The table of the basis is a constant of the compiled function.
+    **Call:** `u: (in, *n)` on `grid`, or a `Piece` of one, to `(out, *n)`. The table of the basis is a constant of the
+    compiled function.
 
     **Raises:** `ValueError` for what contradicts the above, wrong channels or points, uneven spacing.
 
@@ -77,11 +78,11 @@ class LocalIntegral(eqx.Module):
         count = len(_table((1.0,) * ndim, 1.0, rings, degree))
         self.weight = uniform(key, (out_channels, in_channels, count), (in_channels * count) ** -0.5)
 
-    def __call__(self, u: Float[Array, "cin *n"], grid: Grid) -> Float[Array, "cout *n"]:
+    def __call__(self, u: Float[Array, "cin *n"], grid: Grid | Piece) -> Float[Array, "cout *n"]:
         """Apply to one sample."""
         return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), grid), -1, 0)
 
-    def channels_last(self, x: Float[Array, "*n cin"], grid: Grid) -> Float[Array, "*n cout"]:
+    def channels_last(self, x: Float[Array, "*n cin"], grid: Grid | Piece) -> Float[Array, "*n cout"]:
         """Apply to features with the channels last."""
         expected = (*grid.shape, self.weight.shape[1])
         if grid.ndim != len(self.boundary) or x.shape != expected:
@@ -93,12 +94,14 @@ class LocalIntegral(eqx.Module):
         table = _table(grid.spacing, self.radius, self.rings, self.degree)
         for axis, (rule, placement) in enumerate(zip(self.boundary, grid.placement, strict=True)):
             if rule == "zero" and placement == "nodes":  # the trapezoidal rule: half a weight on a wall
-                ends = np.ones(grid.shape[axis])
+                ends = np.ones(grid.whole.shape[axis])
                 ends[[0, -1]] = 0.5
-                x = x * jnp.asarray(ends, x.dtype).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+                own = decomposed.own_block(jnp.asarray(ends, x.dtype), 0, grid.axis_names[axis])
+                x = x * own.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
         halo = [k // 2 for k in table.shape[1:]]
-        beyond = [0 if rule == "periodic" else k for rule, k in zip(self.boundary, halo, strict=True)]
-        y = pad(x, beyond, self.boundary, first_axis=0).astype(dtype)
+        wraps = [rule == "periodic" and not name for rule, name in zip(self.boundary, grid.axis_names, strict=True)]
+        beyond = [0 if wrap else k for wrap, k in zip(wraps, halo, strict=True)]
+        y = pad(x, beyond, self.boundary, first_axis=0, axis_names=grid.axis_names).astype(dtype)
         # Some hundred points of a kernel are dearer than the transform, in time and in time to compile.
         space, shape = tuple(range(grid.ndim)), y.shape[:-1]
         y_hat = jnp.fft.rfftn(y, axes=space)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from solvers import Placement
+from solvers import AxisNames, Placement, decomposed
 
+from .decomposed import coefficients_in_pieces, field_in_pieces, own_modes
 from .fourier import box_of, coefficients_by_fft, coefficients_by_matrix, field_by_fft, field_by_matrix
 from .initial import normal
 from .spectral_basis import Axis, SpectralBasis, basis_per_axis, checked_modes, series_coefficients, series_values
@@ -42,9 +43,11 @@ class SpectralConv(eqx.Module):
     (see `Tucker` and `CP`).
 
     **Call:** `u: (in, *n)` to `(out, *n)`. `placement`, one per axis, is needed where an axis is not Fourier, and tells
-    how its points lie; Fourier axes take any even spacing, the points as one period.
+    how its points lie; Fourier axes take any even spacing, the points as one period. `axis_names`, of a `Piece`: the
+    field is in pieces, whose modes travel between devices (`transform` is not read, factors are multiplied out).
 
-    **Raises:** `ValueError` for wrong channels or rank, for `modes` out of range, for a placement that does not fit.
+    **Raises:** `ValueError` for wrong channels or rank, for `modes` out of range, for a placement that does not fit,
+    for pieces in another basis than Fourier.
 
     Li et al. (2021), Fourier neural operator for parametric partial differential equations, arXiv:2010.08895.
     """
@@ -94,13 +97,19 @@ class SpectralConv(eqx.Module):
         self.bias = jnp.zeros(out_channels) if use_bias else None
 
     def __call__(
-        self, u: Float[Array, "cin *n"], placement: Sequence[Placement] | None = None
+        self,
+        u: Float[Array, "cin *n"],
+        placement: Sequence[Placement] | None = None,
+        axis_names: AxisNames | None = None,
     ) -> Float[Array, "cout *n"]:
         """Apply to one sample."""
-        return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), placement), -1, 0)
+        return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), placement, axis_names), -1, 0)
 
     def channels_last(
-        self, x: Float[Array, "*n cin"], placement: Sequence[Placement] | None = None
+        self,
+        x: Float[Array, "*n cin"],
+        placement: Sequence[Placement] | None = None,
+        axis_names: AxisNames | None = None,
     ) -> Float[Array, "*n cout"]:
         """Apply to one sample with the channels last (see `Pointwise`)."""
         if x.ndim != 1 + len(self.modes) or x.shape[-1] != self.in_channels:
@@ -113,6 +122,8 @@ class SpectralConv(eqx.Module):
             raise ValueError(f"`placement` is {placement}; expected one for each axis of the basis {self.basis}.")
         if placement is not None and "chebyshev" in (placement[axis] for axis in waves):
             raise ValueError(f"`placement` is {tuple(placement)}; the Fourier axes of {self.basis} need even spacing.")
+        if axis_names is not None and any(axis_names):
+            return self._in_pieces(x, axis_names)
         dtype = np.promote_types(x.dtype, np.float32)
         order = (*waves, *others)
         y = x.astype(dtype).transpose(*order, x.ndim - 1)
@@ -139,6 +150,19 @@ class SpectralConv(eqx.Module):
         y = y.transpose(*np.argsort(order), x.ndim - 1)
         return (y if self.bias is None else y + self.bias.astype(dtype)).astype(x.dtype)
 
+    def _in_pieces(self, x: Float[Array, "*n cin"], axis_names: AxisNames) -> Float[Array, "*n cout"]:
+        """Of features in pieces."""
+        if set(self.basis) != {"fourier"}:
+            raise ValueError(f"`axis_names` is {axis_names} with the basis {self.basis}; pieces need Fourier axes.")
+        y = x.astype(np.promote_types(x.dtype, np.float32))
+        shape = decomposed.whole_shape(x.shape[:-1], axis_names)
+        modes = tuple(min(m, (n + 1) // 2) for m, n in zip(self.modes, shape, strict=True))
+        weights = self._weights() if self.factors is None else [*self.factors.dense()]
+        own = [own_modes(w[self._cuts(modes)], axis_names).astype(y.dtype) for w in weights]
+        a = mix(own, coefficients_in_pieces(y, modes, shape, axis_names))
+        y = field_in_pieces(a, modes, shape, axis_names)
+        return (y if self.bias is None else y + self.bias.astype(y.dtype)).astype(x.dtype)
+
     def _axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Those of Fourier series, and the others."""
         waves = tuple(axis for axis, name in enumerate(self.basis) if name == "fourier")
@@ -146,13 +170,19 @@ class SpectralConv(eqx.Module):
 
     def _mixed(self, a: Float[Array, "parts *k cin"], modes: tuple[int, ...]) -> Float[Array, "parts *k cout"]:
         """The coefficients times the weights of the modes that are used."""
+        if self.factors is not None:
+            return self.factors.mix(a, self._cuts(modes))
+        return mix([w[self._cuts(modes)].astype(a.dtype) for w in self._weights()], a)
+
+    def _weights(self) -> list[Array]:
+        return [w for w in (self.real, self.imag) if w is not None]
+
+    def _cuts(self, modes: tuple[int, ...]) -> tuple[slice, ...]:
+        """Where the modes that are used are in a weight."""
         waves, others = self._axes()
         full = [self.modes[axis] for axis in waves]
         cuts = [slice(f - m, f + m - 1) for f, m in zip(full[:-1], modes[:-1], strict=True)]
-        cuts = (*cuts, *(slice(m) for m in modes[-1:]), *(slice(None) for _ in others))
-        if self.factors is not None:
-            return self.factors.mix(a, cuts)
-        return mix([w[cuts].astype(a.dtype) for w in (self.real, self.imag) if w is not None], a)
+        return (*cuts, *(slice(m) for m in modes[-1:]), *(slice(None) for _ in others))
 
 
 def prefers_matrix(modes: tuple[int, ...]) -> bool:

@@ -20,9 +20,9 @@ from opkit.layers import (
     check_sizes,
     checked_modes,
 )
-from solvers import Domain, Grid
+from solvers import Domain, Grid, Piece
 
-from .inputs import check_conditioning, checked_args, checked_grid, features, on_query
+from .inputs import check_conditioning, checked_args, checked_grid, checked_piece, features, on_query
 
 
 class FNO(eqx.Module):
@@ -67,6 +67,7 @@ class FNO(eqx.Module):
 
     **Call:** `u: (in_channels, *domain.shape)`, `domain: Grid`; `query`: `None` for the same grid, or, without padding
     on `left` axes, another number of points on the same box: the output's trigonometric polynomial is resampled there.
+    Or, of the Fourier basis without padding, `u` a piece of a field and `domain` its `Piece`, in `jax.shard_map`.
     `args`: `(conditioning,)` or `None`; `key` is not used. Returns `(out_channels, *query.shape)`.
 
     **Raises:** `ValueError` when built or traced with what contradicts the above.
@@ -162,22 +163,25 @@ class FNO(eqx.Module):
     def __call__(
         self,
         u: Float[Array, "cin *n"],
-        domain: Domain,
+        domain: Domain | Piece,
         query: Domain | None = None,
         *,
         args: PyTree = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
-        grid = checked_grid(
-            u,
-            domain,
-            query,
-            in_channels=self.in_channels,
-            ndim=len(self.modes),
-            periodic=not any(self.padding) and set(self.basis) == {"fourier"},
-            uneven="chebyshev" in self.basis,
-        )
+        periodic = not any(self.padding) and set(self.basis) == {"fourier"}
+        channels, ndim = self.in_channels, len(self.modes)
+        if isinstance(domain, Piece):
+            if not periodic:
+                raise ValueError(
+                    f"`domain` is a Piece; this operator has padding {self.padding} and the basis {self.basis}, and on "
+                    "pieces needs none and Fourier."
+                )
+            grid = checked_piece(u, domain, query, in_channels=channels, ndim=ndim)
+        else:
+            uneven = "chebyshev" in self.basis
+            grid = checked_grid(u, domain, query, in_channels=channels, ndim=ndim, periodic=periodic, uneven=uneven)
         args = checked_args(args, self.conditioning)
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         extra = _extra_points(grid, self.padding)
@@ -189,7 +193,7 @@ class FNO(eqx.Module):
         return on_query(self.project.channels_last(v), grid, query)
 
 
-def _extra_points(grid: Grid, padding: tuple[float, ...]) -> tuple[int, ...]:
+def _extra_points(grid: Grid | Piece, padding: tuple[float, ...]) -> tuple[int, ...]:
     """Points to append per axis for a period of `1 + padding` boxes; `nodes` has its own end among them already."""
     return tuple(
         max(0, round(fraction * (n - 1)) - 1) if placement == "nodes" else round(fraction * n)

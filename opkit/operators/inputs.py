@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from solvers import Domain, Grid, spectral
+from solvers import Domain, Grid, Piece, spectral
 
 
 def check_ndim(ndim: int) -> None:
@@ -18,7 +18,7 @@ def check_conditioning(conditioning: int) -> None:
         raise ValueError(f"`conditioning` is {conditioning}; expected the length of `args`, 0 for none.")
 
 
-def check_values(u: Float[Array, "cin *n"], domain: Domain, in_channels: int) -> None:
+def check_values(u: Float[Array, "cin *n"], domain: Domain | Piece, in_channels: int) -> None:
     """Raise `ValueError` unless `u` is `(in_channels, *domain.shape)`."""
     if u.shape != (in_channels, *domain.shape):
         raise ValueError(
@@ -68,10 +68,30 @@ def checked_grid(
     return domain
 
 
-def on_query(v: Float[Array, "*n c"], grid: Grid, query: Domain | None) -> Float[Array, "c *m"]:
+def checked_piece(
+    u: Float[Array, "cin *n"], piece: Piece, query: Domain | None, *, in_channels: int, ndim: int
+) -> Piece:
+    """`piece`, if it has `ndim` axes of even spacing, `u` is on it and there is no `query`."""
+    if piece.ndim != ndim or "chebyshev" in piece.placement:
+        raise ValueError(
+            f"`domain` is a piece of {piece.ndim} axes of placement {piece.placement}; this operator takes {ndim}, "
+            "evenly spaced."
+        )
+    check_values(u, piece, in_channels)
+    if query is not None:
+        raise ValueError(
+            f"`query` is a {type(query).__name__} with a Piece for `domain`; on pieces operators answer where their "
+            "input is: leave it out."
+        )
+    return piece
+
+
+def on_query(v: Float[Array, "*n c"], grid: Grid | Piece, query: Domain | None) -> Float[Array, "c *m"]:
     """Features on `grid` as an output on `query`, as `checked_grid` allows it: see `solvers.spectral.resample`."""
     v = jnp.moveaxis(v, -1, 0)
-    return spectral.resample(v, grid, query) if isinstance(query, Grid) and query != grid else v
+    if isinstance(query, Grid) and isinstance(grid, Grid) and query != grid:
+        return spectral.resample(v, grid, query)
+    return v
 
 
 def checked_args(args: PyTree, conditioning: int) -> Float[Array, " p"] | None:
@@ -88,8 +108,10 @@ def checked_args(args: PyTree, conditioning: int) -> Float[Array, " p"] | None:
     return args
 
 
-def features(u: Float[Array, "cin *n"], grid: Grid, coordinates: bool) -> Float[Array, "*n c"]:
+def features(u: Float[Array, "cin *n"], grid: Grid | Piece, coordinates: bool) -> Float[Array, "*n c"]:
     """`u`, then (if asked for) the coordinates of its points scaled to the unit box, with the channels last."""
     if coordinates:
-        u = jnp.concatenate([u, Grid(grid.shape, placement=grid.placement).coordinates(u.dtype)])
+        unit = Grid(grid.whole.shape, placement=grid.placement)
+        box = Piece(unit, grid.axis_names) if isinstance(grid, Piece) else unit
+        u = jnp.concatenate([u, box.coordinates(u.dtype)])
     return jnp.moveaxis(u, 0, -1)

@@ -7,9 +7,9 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from opkit.layers import Boundary, Conv, FiLM, GroupNorm, Pointwise, check_sizes, make_film
-from solvers import Domain
+from solvers import AxisNames, Domain, Piece
 
-from .inputs import check_conditioning, check_ndim, checked_args, checked_grid, features, on_query
+from .inputs import check_conditioning, check_ndim, checked_args, checked_grid, checked_piece, features, on_query
 
 
 class ResNetBlock(eqx.Module):
@@ -21,14 +21,16 @@ class ResNetBlock(eqx.Module):
     second: Conv
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
-    def __call__(self, v: Float[Array, "*n c"], args: Float[Array, " p"] | None) -> Float[Array, "*n c"]:
+    def __call__(
+        self, v: Float[Array, "*n c"], args: Float[Array, " p"] | None, axis_names: AxisNames | None = None
+    ) -> Float[Array, "*n c"]:
         """Apply to the features of one sample."""
-        h = self.first.channels_last(self.activation(v))
+        h = self.first.channels_last(self.activation(v), axis_names)
         if self.norm is not None:
-            h = self.norm.channels_last(h)
+            h = self.norm.channels_last(h, axis_names)
         if self.film is not None and args is not None:
             h = self.film.channels_last(h, args)
-        return v + self.second.channels_last(self.activation(h))
+        return v + self.second.channels_last(self.activation(h), axis_names)
 
 
 class ResNet(eqx.Module):
@@ -46,8 +48,8 @@ class ResNet(eqx.Module):
     - `boundary`: for all axes or one per axis (see `pad`).
     - `groups`, `coordinates`, `conditioning`, `activation`: as for `FNO`.
 
-    **Call:** as for `FNO`; another `query` needs periodic boundaries. **Raises:** `ValueError` when built or traced
-    with what contradicts the above.
+    **Call:** as for `FNO`; another `query` needs periodic boundaries, a `Piece` does not. **Raises:** `ValueError` when
+    built or traced with what contradicts the above.
 
     He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027; dilations: Stachenfeld et al.
     (2022), Learned coarse models for efficient turbulence simulation, arXiv:2112.15275.
@@ -110,7 +112,7 @@ class ResNet(eqx.Module):
     def __call__(
         self,
         u: Float[Array, "cin *n"],
-        domain: Domain,
+        domain: Domain | Piece,
         query: Domain | None = None,
         *,
         args: PyTree = None,
@@ -118,9 +120,13 @@ class ResNet(eqx.Module):
     ) -> Float[Array, "cout *m"]:
         """Apply to one sample."""
         periodic = set(self.blocks[0].first.boundary) == {"periodic"}
-        grid = checked_grid(u, domain, query, in_channels=self.in_channels, ndim=self.ndim, periodic=periodic)
+        channels, ndim = self.in_channels, self.ndim
+        if isinstance(domain, Piece):
+            grid = checked_piece(u, domain, query, in_channels=channels, ndim=ndim)
+        else:
+            grid = checked_grid(u, domain, query, in_channels=channels, ndim=ndim, periodic=periodic)
         args = checked_args(args, self.conditioning)
         v = self.lift.channels_last(features(u, grid, self.coordinates))
         for block in self.blocks:
-            v = block(v, args)
+            v = block(v, args, grid.axis_names)
         return on_query(self.project.channels_last(self.activation(v)), grid, query)

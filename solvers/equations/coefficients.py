@@ -40,9 +40,9 @@ def check(equation: eqx.Module, *scalars: str, nonnegative: tuple[str, ...] = ()
             continue
         if not np.all(np.isfinite(value)):
             raise ValueError(f"`{name}` is {value}; expected finite values.")
-        if name in nonnegative and np.min(value) < 0:
+        if name in nonnegative and np.min(np.asarray(value)) < 0:
             raise ValueError(
-                f"`{name}` is {np.min(value):.6g}{' somewhere' if value.ndim else ''}; expected no negative value: the "
+                f"`{name}` is {np.min(np.asarray(value)):.6g}{' somewhere' if value.ndim else ''}; expected no negative value: the "
                 "equation would be ill-posed. Signs are those of the formula in the docstring."
             )
 
@@ -69,7 +69,6 @@ def on_points(space: Fourier, fields: Float[Array, "c *n"]) -> Float[Array, "c *
 
 def constant(space: Fourier, value: Float[Array, ""]) -> Complex[Array, " *k"]:
     """The coefficients of a constant."""
-    origin = np.zeros(space.shape)
-    origin[(0,) * origin.ndim] = np.prod(space.grid.shape)
+    origin = jnp.asarray(space.is_wavenumber(*(0,) * space.grid.ndim), space.dtype)
     complex_dtype = np.result_type(space.dtype, np.complex64)
-    return value.astype(complex_dtype) * jnp.asarray(origin, space.dtype)
+    return value.astype(complex_dtype) * (origin * space.dtype.type(np.prod(space.grid.whole.shape)))

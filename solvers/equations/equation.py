@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
+from ..decomposed import Piece
 from ..fourier import Dealiasing, Fourier
 from ..grid import Grid
 
@@ -58,7 +59,7 @@ def check_state(equation: Equation, space: Fourier, u: Float[Array, "..."]) -> N
         )
 
 
-def fourier_space(equation: Equation, grid: Grid, dealiasing: Dealiasing, dtype: DTypeLike | None) -> Fourier:
+def fourier_space(equation: Equation, grid: Grid | Piece, dealiasing: Dealiasing, dtype: DTypeLike | None) -> Fourier:
     """The space in which an equation is solved; `ValueError` for a grid it cannot have."""
     equation.channels(grid.ndim)  # refuses dimensions that the equation does not have
     return Fourier(grid, degree=equation.degree, dealiasing=dealiasing, real=equation.real, dtype=dtype)

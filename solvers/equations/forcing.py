@@ -35,13 +35,14 @@ class KolmogorovForcing(eqx.Module):
         """The coefficients of the curl in two dimensions."""
         if self.mode > space.kept[1]:
             raise ValueError(
-                f"`mode` of the forcing is {self.mode}; the grid {space.grid.shape} keeps wavenumbers up to "
+                f"`mode` of the forcing is {self.mode}; the grid {space.grid.whole.shape} keeps wavenumbers up to "
                 f"{space.kept[1]} along y: use more points."
             )
-        kappa = 2 * np.pi * self.mode / space.grid.extent[1]
-        unit = np.zeros((1, *space.shape), complex)
-        unit[0, 0, self.mode] = -kappa / 2 * np.prod(space.grid.shape) * np.exp(1j * kappa * space.grid.lower[1])
-        return self.amplitude.astype(space.dtype) * jnp.asarray(unit, np.result_type(space.dtype, np.complex64))
+        grid = space.grid.whole
+        kappa = 2 * np.pi * self.mode / grid.extent[1]
+        value = complex(-kappa / 2 * np.prod(grid.shape) * np.exp(1j * kappa * grid.lower[1]))
+        unit = jnp.asarray(space.is_wavenumber(0, self.mode)[None], np.result_type(space.dtype, np.complex64))
+        return self.amplitude.astype(unit.dtype) * (value * unit)
 
 
 Forcing = KolmogorovForcing | Float[Array, "c *n"] | Callable[[Float[Array, ""], Float[Array, "d *n"]], Array]

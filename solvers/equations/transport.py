@@ -39,6 +39,8 @@ class VariableTransport(Equation):
     def linear(self, space: Fourier) -> Inexact[Array, "..."]:
         """`-a |k|^2 - i c . k + r` with the constant parts."""
         n, d = space.grid.shape, space.grid.ndim
+        if any(space.grid.axis_names):
+            raise ValueError("`grid` is a Piece; VariableTransport takes means over the whole grid: give it a Grid.")
         for name, shape in (("diffusivity", n), ("velocity", (d, *n)), ("reaction", n), ("source", n)):
             value = getattr(self, name)
             if value is not None and not (name == "diffusivity" and value.ndim == 0):

@@ -1,0 +1,12 @@
+from .halo import HaloRule as HaloRule
+from .halo import halo_exchange as halo_exchange
+from .piece import AxisNames as AxisNames
+from .piece import Piece as Piece
+from .piece import own_block as own_block
+from .piece import whole_shape as whole_shape
+from .transforms import fftn as fftn
+from .transforms import from_coefficients as from_coefficients
+from .transforms import ifftn as ifftn
+from .transforms import irfftn as irfftn
+from .transforms import rfftn as rfftn
+from .transforms import to_coefficients as to_coefficients
