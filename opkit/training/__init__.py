@@ -3,6 +3,7 @@ from .averaging import ema_parameters as ema_parameters
 from .balance import Balanced as Balanced
 from .balance import BalancedCarry as BalancedCarry
 from .chunks import NonFiniteLoss as NonFiniteLoss
+from .chunks import Stopped as Stopped
 from .collocation import Collocation as Collocation
 from .collocation import CollocationCarry as CollocationCarry
 from .collocation import Sampler as Sampler
@@ -43,6 +44,11 @@ from .optimisers.newton_cg import NewtonCGState as NewtonCGState
 from .optimisers.newton_cg import newton_cg as newton_cg
 from .optimisers.quasi_newton import QuasiNewtonState as QuasiNewtonState
 from .optimisers.quasi_newton import quasi_newton as quasi_newton
+from .parallel.launcher import ProcessError as ProcessError
+from .parallel.launcher import run_processes as run_processes
+from .parallel.processes import from_first as from_first
+from .parallel.processes import initialise_processes as initialise_processes
+from .parallel.processes import is_first as is_first
 from .parallel.sharding import BATCH_AXIS as BATCH_AXIS
 from .parallel.sharding import data_parallel as data_parallel
 from .precision import MixedPrecision as MixedPrecision

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from .parallel.sharding import BATCH_AXIS, on_first, over_batch, place, state_specs
+from .parallel.sharding import BATCH_AXIS, on_first, over_batch, place, place_parts, state_specs
 from .state import TrainState
 from .step import TrainStep
 
@@ -35,6 +35,16 @@ class NonFiniteLoss(FloatingPointError):
             f"{what} not finite at step {step}: {values}. Try a lower learning rate, warm-up or clipped gradients;"
             " checkpoints written before hold finite states."
         )
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and did after `step` completed steps; if there are checkpoints, one holds them."""
+
+    step: int
+
+    def __init__(self, step: int):
+        self.step = step
+        super().__init__(f"stopped on request after step {step}.")
 
 
 class Program:
@@ -65,13 +75,20 @@ class Program:
 
     @property
     def state(self) -> TrainState:
-        """The state, on the first device, in the memory it is trained in."""
+        """The state, on the first device (of each process), in the memory it is trained in."""
         arrays = self._arrays if self._mesh is None else on_first(self._arrays, self._mesh)
         return eqx.combine(arrays, self._static)
 
+    @property
+    def spread_state(self) -> TrainState:
+        """The state as it lies on the devices, in the memory it is trained in."""
+        return eqx.combine(self._arrays, self._static)
+
     def put(self, pool: PyTree) -> PyTree:
-        """Samples where `run` takes them from."""
-        return jax.tree.map(jnp.asarray, pool) if self._mesh is None else place(pool, self._mesh, self._specs[1])
+        """Samples where `run` takes them from: all of them, or if `pool` is cut, those of this process's devices."""
+        if self._mesh is None:
+            return jax.tree.map(jnp.asarray, pool)
+        return place(pool, self._mesh, P()) if self._specs[1] == P() else place_parts(pool, self._mesh)
 
     def run(self, pool: PyTree, chosen: Any) -> dict[str, np.ndarray]:
         """Take the steps whose batches are `pool[chosen[i]]`; their metrics, `finite` apart, which raises."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,8 +15,9 @@ from jaxtyping import PyTree
 
 from opkit.data import Source, count_samples, index_stream
 
-from .chunks import Program
-from .parallel.sharding import BATCH_AXIS, Devices, batch_mesh, check_divides
+from .chunks import Program, Stopped
+from .parallel.processes import from_first, is_first, many_processes, on_any
+from .parallel.sharding import BATCH_AXIS, Devices, batch_mesh, check_divides, own_shards
 from .state import TrainState, init_state
 from .step import make_train_step
 from .terms import Objective
@@ -32,8 +34,9 @@ class CheckpointStore(Protocol):
         """The latest good state, with the structure of `like`; `None` if there is none."""
         ...
 
-    def save(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Take the state at the end of a chunk; it is finite. It may skip states and write later, but must have copied
+    def save(self, state: TrainState, metrics: dict[str, float], *, now: bool = False) -> None:
+        """Take the state at the end of a chunk; it is finite, and its arrays lie as in training: on several devices,
+        some in pieces. It may write later, and skip states unless it is to take this one `now`, but must have copied
         the arrays by the time it returns: training goes on in their memory."""
         ...
 
@@ -62,14 +65,16 @@ def fit(
     checkpoints: CheckpointStore | None = None,
     log: Callable[[int, dict[str, float]], None] | None = None,
     on_compile: Callable[[float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
     progress: bool = False,
 ) -> TrainState:
     """Train to `steps` completed steps.
 
     Step `s` has the key `fold_in(key(seed), s)` and the batch `index_stream(samples, batch_size, seed)(s, s + 1)`:
     numbers depend on nothing else. Steps run in chunks, each one compiled `scan`; chunks end at the multiples of
-    `chunk` and at `steps`. At their ends, in this order: a check that all was finite; `validate`; `log`; `checkpoints`.
-    So a run resumed from a checkpoint executes the same programs as one never interrupted, and agrees bit for bit.
+    `chunk` and at `steps`. At their ends, in this order: a check that all was finite; `validate`; `log`; `stop`;
+    `checkpoints`. So a run resumed from a checkpoint executes the same programs as one never interrupted, and agrees
+    bit for bit.
 
     **Arguments:**
 
@@ -80,8 +85,9 @@ def fit(
     - `steps`: the total, those behind `state` included. `batch_size`: by default all samples.
     - `carry`: the objective's, for a model to begin with. `trainable`: as in `partition`.
     - `devices`: those that share each batch, in equal parts; all of `data` lies on each, of a `Source` only its part.
-      Given one or none, nothing is split. `micro_batches`, `shard_optimiser`: as in `make_train_step`. The results are
-      those of one device to rounding. The state is handed out on the first one.
+      By default those of all processes if there are many. Given one or none, nothing is split. `micro_batches`,
+      `shard_optimiser`: as in `make_train_step`. The results are those of one device to rounding. The state is handed
+      out on the first one.
     - `chunk`: steps a compiled call. By default at most 100, and no more than make 256 MiB of samples; with
       `validate_every`, a divisor of it.
     - `validate`: maps the state to figures, logged as `validate/NAME`: every `validate_every` steps, and at the end.
@@ -90,10 +96,16 @@ def fit(
     - `log`: called with the number of completed steps and the figures: the step's metrics (see `make_train_step`),
       their mean over the chunk.
     - `on_compile`: called with the seconds each compilation took, which no other figure contains.
+    - `stop`: asked at the end of each chunk; where it says so, the state is saved and `Stopped` raised.
     - `progress`: show a progress bar.
 
-    **Raises:** `NonFiniteLoss`. `ValueError` for a configuration that does not fit together, or for data whose arrays
-    differ in length.
+    **Many processes** (see `initialise_processes`) call `fit` together, each with the same arguments: `data` too, of
+    which each puts on its devices what these need; of a `Source` it reads no more. `validate`, `log` and `progress` act
+    on the first process alone, and what `validate` finds or raises there, all have; `stop` is heeded where any process
+    says so. Every process gets the state, on the first of its devices.
+
+    **Raises:** `NonFiniteLoss`, on every process; `Stopped`. `ValueError` for a configuration that does not fit
+    together, or for data whose arrays differ in length.
     """
     if not isinstance(state, TrainState):
         state = init_state(state, optimiser, carry=carry, trainable=trainable)
@@ -108,6 +120,8 @@ def fit(
         raise ValueError(
             f"`validate_every` is {validate_every}, `validate` {validate}; expected a number of steps and a function."
         )
+    if devices is None and many_processes():
+        devices = jax.devices()
     mesh = None if devices is None else batch_mesh(devices)
     shards = 1 if mesh is None else mesh.size
     if data is None and (shards > 1 or micro_batches > 1):
@@ -133,19 +147,23 @@ def fit(
         pool = P(BATCH_AXIS) if isinstance(data, Source) else P()
         program = Program(take, state, seed, on_compile, mesh=mesh, pool=pool, shard_optimiser=shard_optimiser)
         start = int(state.step)
+        own = [0] if mesh is None else own_shards(mesh)
         with (
-            closing(_feed(data, program.put, indices, start, steps, chunk, shards)) as feed,
-            _progress_bar(steps, start, progress) as bar,
+            closing(_feed(data, program.put, indices, start, steps, chunk, shards, own)) as feed,
+            _progress_bar(steps, start, progress and is_first()) as bar,
         ):
             for step, pool, chosen in feed:
                 metrics = program.run(pool, chosen)
                 figures = {name: float(np.mean(value, dtype=np.float64)) for name, value in metrics.items()}
                 if validate is not None and (step == steps or (validate_every and step % validate_every == 0)):
-                    figures |= {f"validate/{name}": float(v) for name, v in validate(program.state).items()}
-                if log is not None:
+                    figures |= from_first(partial(_validated, validate, program.state))
+                if log is not None and is_first():
                     log(step, figures)
+                stopping = on_any(stop is not None and stop())
                 if checkpoints is not None:
-                    checkpoints.save(program.state, figures)
+                    checkpoints.save(program.spread_state, figures, now=stopping)
+                if stopping:
+                    raise Stopped(step)
                 bar.set_postfix({"loss": f"{figures['loss']:.3g}"}, refresh=False)
                 bar.update(len(chosen))
     finally:
@@ -155,11 +173,12 @@ def fit(
 
 
 def _feed(
-    data: PyTree, put: Callable, indices: Callable, start: int, steps: int, chunk: int, shards: int
+    data: PyTree, put: Callable, indices: Callable, start: int, steps: int, chunk: int, shards: int, own: list[int]
 ) -> Generator[tuple, None, None]:
     """For each chunk: the steps completed after it, a pool of samples, and which of them each of its batches holds.
 
-    A pool that is read has one part for each of the `shards`, and these number their own samples.
+    A pool that is read has one part for each of the `shards`, and these number their own samples; read are those of
+    this process's `own` shards.
     """
     inner = range((start // chunk + 1) * chunk, steps, chunk)
     spans = list(pairwise([start, *inner, steps])) if start < steps else []
@@ -171,8 +190,8 @@ def _feed(
 
     def read(begin: int, end: int) -> tuple:
         wanted = indices(begin, end).reshape(end - begin, shards, -1).swapaxes(0, 1)
-        own = np.arange(wanted[0].size, dtype=np.int32).reshape(wanted.shape[1:])
-        return end, put(data.take(wanted.reshape(-1))), np.tile(own, shards)
+        places = np.arange(wanted[0].size, dtype=np.int32).reshape(wanted.shape[1:])
+        return end, put(data.take(wanted[own].reshape(-1))), np.tile(places, shards)
 
     with ThreadPoolExecutor(1) as reader:
         ahead = None
@@ -182,6 +201,10 @@ def _feed(
                 yield ready.result()
         if ahead is not None:
             yield ahead.result()
+
+
+def _validated(validate: Callable[[TrainState], Mapping[str, float]], state: TrainState) -> dict[str, float]:
+    return {f"validate/{name}": float(value) for name, value in validate(state).items()}
 
 
 def _chunk_length(chunk: int | None, validate_every: int | None, batch_size: int, data: PyTree) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 import orbax.checkpoint  # noqa: F401  here, so that the children need not
 
-from opkit.training import Term, launch
+from opkit.training import Term, Terminated, launch
 
 END, CHUNK = 40, 5
 BALLAST = 2_000_000  # numbers in the state: a checkpoint then takes long enough to be killed in
@@ -64,8 +64,8 @@ def experiment(moment: str):
             validate.calls += 1
             if what == "chunk" and validate.calls == int(when):
                 die()
-            if what == "interrupt" and validate.calls == int(when):
-                die(signal.SIGINT)
+            if what in ("interrupt", "terminate") and validate.calls == int(when):
+                die(signal.SIGINT if what == "interrupt" else signal.SIGTERM)
             if what == "line" and validate.calls == int(when):
                 with open(run.directory / "metrics.jsonl", "a") as file:
                     file.write('{"stage": "train", "st')
@@ -111,6 +111,8 @@ def child(out: Path, moment: str) -> tuple[int, list[str]]:
             launch(experiment(moment), Config, argv=["--out", str(out), "--quiet", "--changed-code"])
         except KeyboardInterrupt:
             os._exit(130)
+        except Terminated:
+            os._exit(143)
         except BaseException as error:
             traceback.print_exception(error)
             os._exit(1)

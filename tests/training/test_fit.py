@@ -25,7 +25,7 @@ class Store:
     def restore(self, like):
         return self.saved
 
-    def save(self, state, metrics):
+    def save(self, state, metrics, *, now=False):
         self.saved = jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, state)
         self.states[int(state.step)] = self.saved
         self.figures.append(metrics)

@@ -33,15 +33,16 @@ def test_a_run_killed_before_its_first_checkpoint_and_again_in_the_middle_of_a_s
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_of_ten_moments_or_interrupted_is_the_unbroken_run(tmp_path):
+def test_a_run_killed_at_any_of_ten_moments_or_interrupted_or_terminated_is_the_unbroken_run(tmp_path):
     before, saving = ("start", "chunk 1"), ("saving 5", "saving 20", "saving 25", "saving 40")
     later = ("chunk 4", "line 5", "chunk 8", "fitted")
-    rows = outcomes(tmp_path, *before, *saving, *later, "interrupt 3", "saving 5,saving 15,line 6,fitted")
+    asked = ("interrupt 3", "terminate 3")
+    rows = outcomes(tmp_path, *before, *saving, *later, *asked, "saving 5,saving 15,line 6,fitted")
     for row in rows:
         print(row)
         check(row)
         for moment, status, unfinished in zip(row["moments"].split(","), row["status"], row["unfinished"], strict=True):
             kind, _, step = moment.partition(" ")
-            assert status == (130 if kind == "interrupt" else -9)
+            assert status == {"interrupt": 130, "terminate": 143}.get(kind, -9)
             assert kind != "saving" or unfinished == [f"{step}.orbax-checkpoint-tmp"]
-            assert kind != "interrupt" or not unfinished
+            assert kind not in ("interrupt", "terminate") or not unfinished

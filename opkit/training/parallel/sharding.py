@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -13,6 +14,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ..state import TrainState
 from ..step import TrainStep
 from .optimiser_shards import specs
+from .processes import many_processes
 
 BATCH_AXIS = "batch"
 
@@ -58,6 +60,11 @@ def batch_mesh(devices: Devices) -> Mesh:
     """The mesh of `devices` along `BATCH_AXIS`."""
     if not devices or len(set(devices)) < len(devices):
         raise ValueError(f"`devices` is {list(devices)}; expected one or more, each once, such as jax.devices().")
+    if many_processes() and len({device.process_index for device in devices}) < jax.process_count():
+        raise ValueError(
+            f"`devices` is {list(devices)}; expected some of each of the {jax.process_count()} processes, such as "
+            "jax.devices()."
+        )
     return Mesh(np.array(devices), (BATCH_AXIS,))
 
 
@@ -87,18 +94,64 @@ def over_batch(function: Callable, mesh: Mesh, inputs: PyTree, outputs: PyTree) 
 
 
 def place(tree: PyTree, mesh: Mesh, held: PyTree) -> PyTree:
-    """The arrays on the devices of `mesh`, as the specs in `held` say, of each or of all."""
-    return jax.device_put(tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), held, is_leaf=_is_spec))
+    """The arrays on the devices of `mesh`, as the specs in `held` say, of each or of all.
+
+    Each process has all of every array, and takes what its devices need.
+    """
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), held, is_leaf=_is_spec)
+    if not _is_shared(mesh):
+        return jax.device_put(tree, shardings)
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda array: _own_parts(array, shardings), tree)
+    return jax.tree.map(_own_parts, tree, shardings)
+
+
+def place_parts(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Arrays cut along their leading axis over the devices of `mesh`; each process gives what `own_shards` counts, one
+    after another."""
+    sharding, own = NamedSharding(mesh, P(BATCH_AXIS)), own_shards(mesh)
+    devices = [mesh.devices.flat[shard] for shard in own]
+
+    def parts(array: Any) -> Array:
+        pieces = [jax.device_put(piece, d) for piece, d in zip(np.split(array, len(own)), devices, strict=True)]
+        shape = (len(array) // len(own) * mesh.size, *array.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
+
+    return jax.tree.map(parts, tree)
+
+
+def own_shards(mesh: Mesh) -> list[int]:
+    """Which devices of `mesh`, in its order, are this process's."""
+    return [shard for shard, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
 
 
 def on_first(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The arrays on the first device: those that lie there whole in their own memory."""
-    device = mesh.devices.flat[0]
+    """The arrays on the first device of `mesh`, or of this process's in it: those that lie there whole in their own
+    memory. All processes of the mesh are to ask together."""
+    from jax.experimental import multihost_utils
+
+    device = mesh.devices.flat[own_shards(mesh)[0]]
 
     def first(array: Array) -> Array:
-        return array.addressable_data(0) if array.is_fully_replicated else jax.device_put(array, device)
+        if array.is_fully_replicated:
+            return array.addressable_data(0)
+        if array.is_fully_addressable:
+            return jax.device_put(array, device)
+        return jax.device_put(multihost_utils.process_allgather(array, tiled=True), device)
 
     return jax.tree.map(first, tree)
+
+
+def _is_shared(mesh: Mesh) -> bool:
+    return len(own_shards(mesh)) < mesh.size
+
+
+def _own_parts(array: Any, sharding: NamedSharding) -> Array:
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = _own_parts(jax.random.key_data(array), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _is_spec(node: Any) -> bool:

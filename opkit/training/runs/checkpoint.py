@@ -27,8 +27,10 @@ class Checkpoints:
     A state is any PyTree with an integer `step`. Its arrays (typed keys, bfloat16 and integers too) are written by
     path, with a manifest of shapes, dtypes and a CRC-32 of each; all else comes from the program. `save` copies the
     arrays and returns; Orbax writes them in a thread, under a temporary name until the folder is complete, so a
-    killed process leaves the previous checkpoint as the latest. Arrays are written whole: the number of devices may
-    change. Usable as a context manager, which closes it.
+    killed process leaves the previous checkpoint as the latest. Arrays that lie in pieces on several devices are
+    written in pieces, by the processes that have them; read are all of them, whole: the numbers of devices and of
+    processes may change. Many processes call all methods together, with one folder that all of them see. Usable as a
+    context manager, which closes it.
 
     **Arguments:** `directory`: made if absent. `keep`: the number of latest steps kept. `best`: also keep the step
     with the best value of this metric, `mode` telling which is best. `every`: `save` passes over a state unless a
@@ -122,20 +124,22 @@ class Checkpoints:
         except StructureError as error:
             raise CheckpointError(f"{where} holds another structure; {error}") from error
 
-    def save(self, state: PyTree, metrics: Mapping[str, float]) -> None:
-        """Write `state` in the background under `state.step`, with the `metrics` that belong to it.
+    def save(self, state: PyTree, metrics: Mapping[str, float], *, now: bool = False) -> None:
+        """Write `state` in the background under `state.step`, with the `metrics` that belong to it; if `now`, whatever
+        `every` says.
 
         **Raises:** `CheckpointError` where this or the previous state could not be written.
         """
         step = int(state.step)
-        if step == self._last or (step != self._end and step // self._every == self._last // self._every):
+        now = now or step == self._end or step // self._every != self._last // self._every
+        if step == self._last or not now:
             return
         if self.latest is not None and step < self.latest:
             raise CheckpointError(
                 f"`state` is at step {step}, but {self.directory} goes on to {self.latest}. Restore before training, "
                 "or give another folder."
             )
-        arrays, entries = describe(state)
+        arrays, entries = describe(state, in_pieces=True)
         metrics = {name: float(value) for name, value in metrics.items()}
         manifest = {
             "version": _VERSION,
@@ -146,7 +150,7 @@ class Checkpoints:
         }
         manifest["checksum"] = _checksum(manifest)
         # Orbax writes no empty arrays, and returns those without axes as Python numbers.
-        written = {path: np.atleast_1d(array) for path, array in arrays.items() if array.size}
+        written = {path: array if array.ndim else array[None] for path, array in arrays.items() if array.size}
         args = self._ocp.args.Composite(
             arrays=self._ocp.args.PyTreeSave(written), manifest=self._ocp.args.JsonSave(manifest)
         )
@@ -211,7 +215,9 @@ class Checkpoints:
         manifest = self._manifest(step)
         if manifest["version"] != _VERSION:
             return manifest, {}
-        args = self._ocp.args.Composite(arrays=self._ocp.args.PyTreeRestore())
+        whole = self._ocp.RestoreArgs(restore_type=np.ndarray)  # where the pieces lay is nothing to this program
+        args = {entry["path"]: whole for entry in manifest["arrays"] if 0 not in entry["shape"]}
+        args = self._ocp.args.Composite(arrays=self._ocp.args.PyTreeRestore(restore_args=args))
         try:
             read = self._manager.restore(step, args=args)["arrays"]
             arrays = {}

@@ -9,17 +9,20 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
 
+from ..parallel.processes import from_first, initialise_processes, is_first
 from .atomic import write_json
 from .checkpoint import CheckpointError
 from .provenance import code_hash, commit, device, versions
 from .run import Run, RunError
+from .termination import Terminated, Termination
 
 C = TypeVar("C")
 Result = dict[str, Any]
@@ -67,14 +70,20 @@ def launch(
     `presets`: configurations by name. `smoke`: what `--smoke` replaces in the configuration; flags override it. It is
     counted into the hash. `seeds`: the default of `--seeds`. `double`: whether float64 is on while it runs, as
     second-order optimisers need it. `argv`: by default the command line; then an error that says all ends the process
-    with its message and the code 1.
+    with its message and the code 1, an interrupt with 130 and SIGTERM with 143.
 
-    **Raises:** `RunError`; `CheckpointError`; `ValueError` for a `config` that is no dataclass with defaults.
+    On SIGTERM `Run.fit` saves at the end of the chunk of steps; then, or at once outside of it, `Terminated` is raised.
+    Many processes are joined first (`initialise_processes`); `--out` is then a folder that all of them see.
+
+    **Raises:** `RunError`; `CheckpointError`; `Terminated`; `ValueError` for a `config` that is no dataclass with
+    defaults.
     """
+    termination = Termination()
     try:
         options, values = _parse(config, presets or {}, smoke or {}, seeds, argv)
-        with jax.enable_x64(True) if double else nullcontext():
-            return _run_all(main, values, options)
+        initialise_processes()
+        with jax.enable_x64(True) if double else nullcontext(), termination.heard():
+            return _run_all(main, values, options, termination)
     except (RunError, CheckpointError) as error:
         if argv is not None:
             raise
@@ -84,6 +93,11 @@ def launch(
             raise
         print("Interrupted; the same command resumes.", file=sys.stderr)
         raise SystemExit(130) from None
+    except Terminated as ended:
+        if argv is not None:
+            raise
+        print(ended, file=sys.stderr)
+        raise SystemExit(143) from None
 
 
 def result_table(result: Result) -> str:
@@ -150,36 +164,54 @@ def _parse(
     return parsed.run, parsed.config
 
 
-def _run_all(main: Callable[[Any, Run], Mapping[str, Any]], config: Any, options: _Options) -> Result:
+def _run_all(
+    main: Callable[[Any, Run], Mapping[str, Any]], config: Any, options: _Options, termination: Termination
+) -> Result:
     file = Path(inspect.getsourcefile(main) or "experiment").resolve()
     identity = {"experiment": file.stem, "config": _plain(config, "config"), "smoke": options.smoke}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = options.out / file.stem / digest
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", identity)
-    except OSError as error:
-        raise RunError(f"`--out` {options.out} cannot be written: {error}. Give a folder that can.") from error
     code = code_hash(file)
-    for path in [] if options.changed_code else sorted(folder.glob("seed*/config.json")):
-        if (begun := json.loads(path.read_text())["code"][-1]) != code:
-            raise RunError(
-                f"{path.parent} was begun under other code ({begun}; now it is {code}). Remove {folder} to start "
-                "afresh, or go on with --changed-code."
-            )
-    for seed in dict.fromkeys(options.seeds):
+
+    def begin() -> list[int]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", identity)
+        except OSError as error:
+            raise RunError(f"`--out` {options.out} cannot be written: {error}. Give a folder that can.") from error
+        for path in [] if options.changed_code else sorted(folder.glob("seed*/config.json")):
+            if (begun := json.loads(path.read_text())["code"][-1]) != code:
+                raise RunError(
+                    f"{path.parent} was begun under other code ({begun}; now it is {code}). Remove {folder} to start "
+                    "afresh, or go on with --changed-code."
+                )
+        seeds = dict.fromkeys(options.seeds)
+        return [seed for seed in seeds if not (folder / f"seed{seed}" / "result.json").exists()]
+
+    def end() -> Result:
+        paths = folder.glob("seed*/result.json")
+        records = {int(path.parent.name[4:]): json.loads(path.read_text()) for path in paths}
+        result = _collect(identity, dict(sorted(records.items())))
+        write_json(folder / "result.json", result)
+        if not options.quiet:
+            print(result_table(result), folder / "result.json", sep="\n")
+        return result
+
+    for seed in from_first(begin):
         directory = folder / f"seed{seed}"
-        if not (directory / "result.json").exists():
-            directory.mkdir(exist_ok=True)
-            with _alone(directory):
-                run = Run(directory, seed, config_hash=digest, quiet=options.quiet, smoke=options.smoke)
-                _run_one(main, config, run, identity, code, file)
-    records = {int(path.parent.name[4:]): json.loads(path.read_text()) for path in folder.glob("seed*/result.json")}
-    result = _collect(identity, dict(sorted(records.items())))
-    write_json(folder / "result.json", result)
-    if not options.quiet:
-        print(result_table(result), folder / "result.json", sep="\n")
-    return result
+        directory.mkdir(exist_ok=True)
+        with ExitStack() as held:
+            from_first(partial(held.enter_context, _alone(directory)))
+            run = Run(
+                directory,
+                seed,
+                config_hash=digest,
+                quiet=options.quiet,
+                smoke=options.smoke,
+                termination=termination,
+            )
+            _run_one(main, config, run, identity, code, file)
+    return from_first(end)
 
 
 def _run_one(
@@ -193,7 +225,8 @@ def _run_one(
     begun = run.directory / "config.json"
     earlier = json.loads(begun.read_text())["code"] if begun.exists() else []
     codes = earlier if code in earlier[-1:] else [*earlier, code]
-    write_json(begun, identity | {"seed": run.seed, "code": codes})
+    if is_first():
+        write_json(begun, identity | {"seed": run.seed, "code": codes})
     start = time.perf_counter()
     metrics = {name: _number(name, value) for name, value in main(config, run).items()}
     record = {
@@ -207,7 +240,8 @@ def _run_one(
         "data": run.data,
         "code": codes,
     }
-    write_json(run.directory / "result.json", record)
+    if is_first():
+        write_json(run.directory / "result.json", record)
 
 
 @contextmanager

@@ -9,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..parallel.processes import sum_over_processes
+
 Entry = dict[str, Any]
-"""`{"path", "shape", "dtype", "crc32"}` of one array; the dtype of a typed key is `"key:"` and its implementation."""
+"""`{"path", "shape", "dtype", "crc32"}` of one array; the dtype of a typed key is `"key:"` and its implementation.
+
+Of an array in pieces, `crc32` is the list of theirs, and `"pieces"` that of their bounds, `[start, stop]` an axis."""
 
 
 class StructureError(ValueError):
@@ -21,20 +25,31 @@ class DamagedError(ValueError):
     """The bytes read are not the bytes written."""
 
 
-def describe(tree: PyTree) -> tuple[dict[str, np.ndarray], list[Entry]]:
+def describe(tree: PyTree, *, in_pieces: bool = False) -> tuple[dict[str, Any], list[Entry]]:
     """Copies of the arrays of `tree` on the host, by path, and their entries in the order of the tree.
 
-    Typed keys are written as their key data. Leaves that are no arrays are left out.
+    Typed keys are written as their key data. Leaves that are no arrays are left out. With `in_pieces`, arrays that no
+    device has whole are copied where they lie, and each process reads its own pieces; all are to call together.
     """
     arrays, entries = {}, []
     for path, leaf in _leaves(tree):
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         if path in arrays:
             raise ValueError(f"`tree` has two arrays at the path {path}; rename the dictionary key with a '/' in it.")
-        array = np.array(jax.random.key_data(leaf) if is_key else leaf, order="C")
-        dtype = f"key:{jax.random.key_impl(leaf)}" if is_key else array.dtype.name
-        arrays[path] = array
-        entries.append({"path": path, "shape": list(leaf.shape), "dtype": dtype, "crc32": crc32(array)})
+        data = jax.random.key_data(leaf) if is_key else leaf
+        entry: Entry = {"path": path, "shape": list(leaf.shape)}
+        entry["dtype"] = f"key:{jax.random.key_impl(leaf)}" if is_key else data.dtype.name
+        if in_pieces and isinstance(data, jax.Array) and data.size and not data.is_fully_replicated:
+            arrays[path] = jnp.copy(data)
+            entry["pieces"], entry["crc32"] = _pieces(data)
+        else:
+            arrays[path] = np.array(data, order="C")
+            entry["crc32"] = crc32(arrays[path])
+        entries.append(entry)
+    in_all = sum_over_processes([crc for entry in entries if "pieces" in entry for crc in entry["crc32"]])
+    for entry in entries:
+        if "pieces" in entry:
+            entry["crc32"], in_all = in_all[: len(entry["pieces"])], in_all[len(entry["pieces"]) :]
     return arrays, entries
 
 
@@ -44,7 +59,11 @@ def verify(arrays: Mapping[str, np.ndarray], entries: Sequence[Entry]) -> None:
         path = entry["path"]
         if path not in arrays:
             raise DamagedError(f"the array {path} is missing")
-        if crc32(arrays[path]) != entry["crc32"]:
+        if "pieces" in entry:
+            found = [crc32(arrays[path][tuple(slice(*bounds) for bounds in piece)]) for piece in entry["pieces"]]
+        else:
+            found = crc32(arrays[path])
+        if found != entry["crc32"]:
             raise DamagedError(f"the checksum of the array {path} is wrong")
 
 
@@ -85,6 +104,18 @@ def stored(entry: Entry) -> tuple[tuple[int, ...], Any]:
 def crc32(array: np.ndarray) -> int:
     """The CRC-32 of the bytes of `array` in C order."""
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _pieces(array: jax.Array) -> tuple[list, list[int]]:
+    """The bounds of each piece, and the CRC-32 of those that this process is to write; 0 for the others."""
+
+    def bounds(index: tuple[slice, ...]) -> tuple[tuple[int, int], ...]:
+        return tuple(part.indices(size)[:2] for part, size in zip(index, array.shape, strict=True))
+
+    pieces = sorted({bounds(index) for index in array.sharding.devices_indices_map(array.shape).values()})
+    own = {bounds(shard.index): shard.data for shard in array.addressable_shards if shard.replica_id == 0}
+    crcs = [crc32(np.asarray(own[piece])) if piece in own else 0 for piece in pieces]
+    return [[list(pair) for pair in piece] for piece in pieces], crcs
 
 
 def _is_array(leaf: Any) -> bool:

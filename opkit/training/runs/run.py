@@ -13,13 +13,15 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ..chunks import NonFiniteLoss
+from ..chunks import NonFiniteLoss, Stopped
 from ..fit import fit
+from ..parallel.processes import from_first, is_first
 from ..state import TrainState
 from ..terms import Objective
 from .atomic import write_json, write_whole
 from .checkpoint import Checkpoints
 from .model_file import save_model
+from .termination import Terminated, Termination
 
 
 class RunError(RuntimeError):
@@ -41,6 +43,9 @@ class Run:
     seconds. A run that was killed is made again by the same calls: what `fit` or `checkpoints` has restored is not
     repeated, and `metrics.jsonl` comes out as of an unbroken run. A run with several fits names each by its `stage`.
 
+    Many processes make the run together (see `initialise_processes`), each with all of these calls; the first alone
+    writes and prints. What `main` decides by the clock or by files, it has to decide by `from_first`.
+
     **Raises:** `RunError` for a `metrics.jsonl` that is damaged before its last line.
     """
 
@@ -52,16 +57,18 @@ class Run:
         config_hash: str = "",
         quiet: bool = False,
         smoke: bool = False,
+        termination: Termination | None = None,
     ):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.seed, self.quiet, self.smoke = seed, quiet, smoke
+        self.seed, self.quiet, self.smoke = seed, quiet or not is_first(), smoke
         self.key: PRNGKeyArray = jax.random.key(seed)
         self.data: str | None = None
         self.compile_seconds = 0.0
         self._config_hash = config_hash
+        self._termination = termination or Termination()
         self._metrics = self.directory / "metrics.jsonl"
-        self._rows = self._read_rows()
+        self._rows = self._read_rows() if is_first() else []
         self._replayed = Counter((row["stage"], row["step"]) for row in self._rows)
 
     def log(self, step: int, metrics: Mapping[str, float], *, stage: str = "train") -> None:
@@ -73,8 +80,9 @@ class Run:
             if name in metrics:
                 raise ValueError(f"`metrics` has the name {name!r}, which the line itself uses; rename it.")
         row = {"stage": stage, "step": step, **{name: float(value) for name, value in metrics.items()}}
-        with open(self._metrics, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        if is_first():
+            with open(self._metrics, "a") as file:
+                file.write(json.dumps(row) + "\n")
 
     def checkpoints(
         self,
@@ -128,26 +136,34 @@ class Run:
 
         `keep`, `best`, `mode` and `every` are those of `Checkpoints`; a checkpoint falls on the end of a chunk.
 
-        **Raises:** `Diverged` when the loss is no longer finite.
+        **Raises:** `Diverged` when the loss is no longer finite; `Terminated` where `launch` heard SIGTERM: at the next
+        end of a chunk, when the state is saved.
         """
         store = self.checkpoints(stage, keep=keep, best=best, mode=mode, every=every, end=steps)
         try:
-            return fit(
-                objective,
-                state,
-                data,
-                optimiser,
-                steps=steps,
-                seed=self.seed,
-                checkpoints=store,
-                log=partial(self.log, stage=stage),
-                on_compile=self._add_compile_seconds,
-                progress=not self.quiet,
-                **options,
-            )
+            with self._termination.deferred():
+                return fit(
+                    objective,
+                    state,
+                    data,
+                    optimiser,
+                    steps=steps,
+                    seed=self.seed,
+                    checkpoints=store,
+                    log=partial(self.log, stage=stage),
+                    on_compile=self._add_compile_seconds,
+                    stop=lambda: self._termination.requested,
+                    progress=not self.quiet,
+                    **options,
+                )
         except NonFiniteLoss as error:
             good = store.directory / str(store.steps[-1]) if store.steps else "none yet"
             raise Diverged(f"Seed {self.seed}, {stage}: {error} The last good checkpoint: {good}.") from error
+        except Stopped as error:
+            raise Terminated(
+                f"Seed {self.seed}, {stage}: ended by SIGTERM after step {error.step}, which is saved; the same "
+                "command resumes."
+            ) from error
 
     def check(self, result: Any, what: str) -> None:
         """Raise `SolveFailed` unless `result`, the result code (or a batch of them) of a Lineax, Optimistix or Diffrax
@@ -167,28 +183,31 @@ class Run:
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=150, bbox_inches="tight")
         plt.close(figure)
-        write_whole(self.directory / f"{name}.png", content.getvalue())
+        if is_first():
+            write_whole(self.directory / f"{name}.png", content.getvalue())
         return self.directory / f"{name}.png"
 
     def save_model(self, model: PyTree, hyperparameters: Mapping[str, Any], name: str = "model") -> Path:
         """`opkit.training.save_model` as `NAME.safetensors` into the folder."""
         path = self.directory / f"{name}.safetensors"
-        save_model(path, model, hyperparameters)
+        if is_first():
+            save_model(path, model, hyperparameters)
         return path
 
     def record_data(self, content_hash: str) -> None:
         """Put the content hash of the data into the result.
 
-        **Raises:** `RunError` if the run was begun on other data.
+        **Raises:** `RunError` if the run was begun on other data, or another process has other data.
         """
         path = self.directory / "data.json"
-        begun = json.loads(path.read_text()) if path.exists() else content_hash
+        begun = from_first(lambda: json.loads(path.read_text()) if path.exists() else content_hash)
         if begun != content_hash:
             raise RunError(
                 f"Seed {self.seed} was begun on data with the hash {begun}, and is now given {content_hash}. "
                 f"Give it the same data, or remove {self.directory} to start afresh."
             )
-        write_json(path, content_hash)
+        if is_first():
+            write_json(path, content_hash)
         self.data = content_hash
 
     def print(self, *values: Any) -> None:
