@@ -21,7 +21,7 @@ BELOW = {
 }
 DOORS = {*BELOW, "solvers.equations"}  # a package may have a side door for a namespace of its own
 ACTS = ("opkit.training", "opkit.data", "opkit.interop", "experiments")
-HEAVY = {"flax", "orbax", "matplotlib", "h5py", "tyro", "tqdm", "torch"}
+HEAVY = {"flax", "orbax", "matplotlib", "h5py", "tyro", "tqdm", "torch", "ray", "grain"}
 
 
 def module(path: Path) -> str:

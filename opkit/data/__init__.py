@@ -1,6 +1,8 @@
 from .bench import BENCH as BENCH
 from .bench import Draw as Draw
 from .bench import Recipe as Recipe
+from .disk import GrainSource as GrainSource
+from .disk import as_grain as as_grain
 from .fingerprint import content_hash as content_hash
 from .generate import BlowUpError as BlowUpError
 from .generate import generate as generate
@@ -14,11 +16,14 @@ from .normalise import fit_normaliser as fit_normaliser
 from .pairs import Pair as Pair
 from .pairs import Pairs as Pairs
 from .pairs import read_pairs as read_pairs
+from .reservoir import Replace as Replace
+from .reservoir import Reservoir as Reservoir
 from .sample_bench import SAMPLE_BENCH as SAMPLE_BENCH
 from .sample_bench import dirichlet_to_neumann as dirichlet_to_neumann
 from .sample_bench import potentials as potentials
 from .sample_bench import solve_darcy_on_nodes as solve_darcy_on_nodes
 from .samples import SampleRecipe as SampleRecipe
+from .simulated import SimulatedSource as SimulatedSource
 from .sources import ArraySource as ArraySource
 from .sources import HDF5Source as HDF5Source
 from .sources import Source as Source
@@ -27,3 +32,5 @@ from .sources import index_stream as index_stream
 from .trajectories import Trajectories as Trajectories
 from .trajectories import WindowSource as WindowSource
 from .trajectories import read_trajectories as read_trajectories
+from .workers import SimulationError as SimulationError
+from .workers import WorkerSource as WorkerSource

@@ -57,6 +57,8 @@ from .recipes.lead_time import all_to_all as all_to_all
 from .recipes.lead_time import lead_args as lead_args
 from .recipes.lead_time import lead_pairs as lead_pairs
 from .recipes.lead_time import semigroup_defect as semigroup_defect
+from .recipes.online import Online as Online
+from .recipes.online import OnlineCarry as OnlineCarry
 from .recipes.refiner import Refiner as Refiner
 from .recipes.refiner import denoising as denoising
 from .recipes.solver_in_the_loop import Corrected as Corrected
