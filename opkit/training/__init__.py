@@ -52,6 +52,7 @@ from .parallel.processes import is_first as is_first
 from .parallel.sharding import BATCH_AXIS as BATCH_AXIS
 from .parallel.sharding import data_parallel as data_parallel
 from .precision import MixedPrecision as MixedPrecision
+from .recipes.augmented import augmented as augmented
 from .recipes.boosting import Boosted as Boosted
 from .recipes.lead_time import all_to_all as all_to_all
 from .recipes.lead_time import lead_args as lead_args
@@ -90,6 +91,7 @@ from .runs.run import Diverged as Diverged
 from .runs.run import Run as Run
 from .runs.run import RunError as RunError
 from .runs.run import SolveFailed as SolveFailed
+from .runs.termination import Terminated as Terminated
 from .state import TrainState as TrainState
 from .state import by_path as by_path
 from .state import init_state as init_state
