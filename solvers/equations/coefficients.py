@@ -40,9 +40,9 @@ def check(equation: eqx.Module, *scalars: str, nonnegative: tuple[str, ...] = ()
             continue
         if not np.all(np.isfinite(value)):
             raise ValueError(f"`{name}` is {value}; expected finite values.")
-        if name in nonnegative and np.min(np.asarray(value)) < 0:
+        if name in nonnegative and (least := np.min(np.asarray(value))) < 0:
             raise ValueError(
-                f"`{name}` is {np.min(np.asarray(value)):.6g}{' somewhere' if value.ndim else ''}; expected no negative value: the "
+                f"`{name}` is {least:.6g}{' somewhere' if value.ndim else ''}; expected no negative value: the "
                 "equation would be ill-posed. Signs are those of the formula in the docstring."
             )
 
