@@ -22,6 +22,7 @@ from .pod import GridInterpolant as GridInterpolant
 from .pod import pod as pod
 from .resnet import ResNet as ResNet
 from .resnet import ResNetBlock as ResNetBlock
+from .staggered import Staggered as Staggered
 from .symmetrised import Symmetrised as Symmetrised
 from .transform_once import TransformOnce as TransformOnce
 from .unet import UNet as UNet

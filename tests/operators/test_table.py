@@ -18,12 +18,13 @@ import pytest
 from opkit.operators import FNO
 from solvers import Frozen, Grid
 
-from . import rows_basic, rows_branch_trunk, rows_multilevel, rows_points, rows_spectral
+from . import rows_basic, rows_branch_trunk, rows_multilevel, rows_points, rows_spectral, rows_staggered
 from .rows import IN, OUT, Consistent, OneResolution
 
 TABLE = [
     *rows_basic.ROWS,
     *rows_spectral.ROWS,
+    *rows_staggered.ROWS,
     *rows_multilevel.ROWS,
     *rows_branch_trunk.ROWS,
     *rows_points.ROWS,
