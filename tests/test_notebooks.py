@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-LONG = {"choose_an_operator", "faster_neural_odes", "first_operator", "pinn_in_ten_minutes"}
+LONG = {"choose_an_operator", "faster_neural_odes", "first_operator", "pinn_in_ten_minutes", "train_a_stepper"}
 
 
 @pytest.mark.smoke
