@@ -9,7 +9,7 @@ over the test samples of the relative L2 error of the conductivity; the mean con
     python experiments/generate_bench.py --out data --sets d7
     python experiments/nio_calderon.py --data data --seeds 0 1 2
 
-A training of 1500 steps is meant to take about two minutes on 2 cores; that is not measured yet.
+A seed takes more than 35 minutes of one core: what it takes is not measured yet.
 
 Molinaro, Yang, Engquist and Mishra (2023), Neural inverse operators for solving PDE inverse problems,
 arXiv:2301.11167. Theirs normalises and pads otherwise.
