@@ -37,7 +37,7 @@ def test_padding_makes_the_same_period_of_the_box_at_any_placement(placement, n,
     spectral = op.blocks[0].spectral
 
     class Spy(eqx.Module):
-        def channels_last(self, x, placement):
+        def channels_last(self, x, placement, axis_names):
             seen.append(x.shape)
             return spectral.channels_last(x)
 
