@@ -16,10 +16,10 @@ curriculum arXiv:2304.14118, SpecBoost arXiv:2404.07200.
     python experiments/rollout_recipes.py --preset ks --seeds 0 1 2 --data data
 
 All arms are an FNO of the same size, but `resnet`, a residual network of the same width; all have the same learning
-rate. `next-state` is `op(u)`, `one-step` and what follows `u + change
-op(u)`: the control of the tendency, and what the others are to be compared with; `boosted` are two networks of half the
-size, half the time each, so `one-step` is its control too; those of `curriculum` are `teacher-forced` (never its own
-states) and `unrolled` (always). `solver` is ETDRK4 on the same grid, in one step (Navier-Stokes: eight) of the frames'.
+rate. `next-state` is `op(u)`, `one-step` and what follows `u + change op(u)`: the control of the tendency, and what the
+others are to be compared with; `boosted` are two networks of half the size, half the time each, so `one-step` is its
+control too; those of `curriculum` are `teacher-forced` (never its own states) and `unrolled` (always). `solver` is
+ETDRK4 on the same grid, in one step (Navier-Stokes: eight) of the frames'.
 The seconds of an arm (on a CPU those its process was given) are calibrated to steps once, written down, then trained; a
 preset is meant to take twelve minutes a seed on one slow core. Each training is a cell in
 `OUT/rollout_recipes/cells`, so a killed run resumes; a cell made under other code is used, and said to be.
