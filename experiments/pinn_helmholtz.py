@@ -6,8 +6,9 @@ Helmholtz' with `a = (4, 1)`.
 
 On [-1, 1]^2 with zero boundary values: `-lap u = f`, `u = sin(pi x) sin(pi y) + (1 - x^2)(1 - y^2) e^(x - y)`; and
 `lap u + u = f`, `u = sin(a1 pi x) sin(a2 pi y)`. The candidate is `(1 - x^2)(1 - y^2) N(x, y)`. Presets: `poisson`
-(the default), `helmholtz` (4, 1), `helmholtz10` (10, 10; a wider network). The error is measured on 101 x 101 points. A
-seed takes three minutes on one core, of `helmholtz10` half an hour; on a GPU with fast float64 a tenth of it.
+(the default), `helmholtz` (4, 1), `helmholtz10` (10, 10; a wider network, which does not converge: no claim). The error
+is measured on 101 x 101 points. A seed takes three minutes on one core, of `helmholtz10` half an hour; on a GPU with
+fast float64 a tenth of it.
 
 Wang, Teng and Perdikaris (2021), Understanding and mitigating gradient flow pathologies in physics-informed neural
 networks, arXiv:2001.04536; Mueller and Zeinhofer (2023), arXiv:2302.13163.
