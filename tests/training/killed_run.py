@@ -134,6 +134,7 @@ def outcome(out: Path) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
     root = Path(sys.argv[1])
     assert child(root / "unbroken", "never")[0] == 0
     expected = outcome(root / "unbroken")
