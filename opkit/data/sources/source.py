@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int, PyTree, Shaped
 from numpy.typing import DTypeLike
 
-from .files import open_hdf5
-from .pairs import check_finite, with_channels
+from ..files.arrays import open_hdf5
+from ..files.pairs import check_finite, with_channels
 
 
 class Source(ABC):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from .files import open_arrays, read_array
+from .arrays import open_arrays, read_array
 
 Pair = tuple[Float[np.ndarray, "samples cin *n"], Float[np.ndarray, "samples cout *n"]]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import open_hdf5
+from .arrays import open_hdf5
 from .pairs import check_finite
 from .trajectories import Trajectories
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree
 
-from .sources import Source
+from .source import Source
 
 
 class SimulationError(RuntimeError):

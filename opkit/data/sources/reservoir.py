@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
-from .sources import count_samples
+from .source import count_samples
 
 Replace = Literal["uniform", "oldest", "drawn"]
 _MOST = 2**30  # arrivals told apart, in int32 with room for one block

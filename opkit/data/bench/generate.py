@@ -19,9 +19,8 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from solvers import ETDRK, rollout
 
-from .bench import BENCH, Recipe
-from .sample_bench import SAMPLE_BENCH
-from .samples import SampleRecipe
+from .samples import SAMPLE_BENCH, SampleRecipe
+from .trajectories import BENCH, Recipe
 
 
 class BlowUpError(FloatingPointError):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray, PyTree
 
-from .sources import Source
+from .source import Source
 
 
 class SimulatedSource(Source):
