@@ -40,7 +40,7 @@ class Config:
     refinements: int = 2
     least: float = 2e-3
     """The least deviation of the noise, in units of a step's change."""
-    seconds: float = 170.0
+    seconds: float = 150.0
     """Of each training."""
     steps: int = 0
     """Of each training, in place of seconds."""

@@ -21,6 +21,7 @@ from opkit.training import (
     error_spectrum,
     evaluate,
     fit,
+    from_first,
     relative_l2,
     supervised,
 )
@@ -33,16 +34,21 @@ Record = dict[str, Any]
 
 
 def cached(folder: Path, identity: Record, make: Callable[[], Record]) -> Record:
-    """What `make` returns, kept in a file named for `identity`, or what is there already."""
+    """What `make` returns, kept in a file named for `identity`, or what is there already. Of many processes all make it
+    together; the first keeps it, and tells the others."""
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"identity": identity, **make()}, indent=1)
-        whole = path.with_suffix(".unfinished")
-        whole.write_text(text)
-        whole.replace(path)
-    return json.loads(path.read_text())
+    made = None if from_first(path.exists) else {"identity": identity, **make()}
+
+    def kept() -> Record:
+        if made is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            whole = path.with_suffix(".unfinished")
+            whole.write_text(json.dumps(made, indent=1))
+            whole.replace(path)
+        return json.loads(path.read_text())
+
+    return from_first(kept)
 
 
 def optimiser(learning_rate: float, steps: int) -> optax.GradientTransformation:
