@@ -141,6 +141,12 @@ def once(case: Case, steps: int) -> Objective:
     return one_step(case.loss, case.grid)
 
 
+def after_one(case: Case) -> Objective:
+    """One step from the data, of a network that is told the lead and sees no other."""
+    inner = once(case, 1)
+    return lambda model, batch, **keywords: inner(AtLead(model, case.change), batch, **keywords)
+
+
 def fed_back(case: Case, steps: int, *, share: Callable[[int], Any]) -> Objective:
     """A window of which the first steps go on from the model's own states."""
     return curriculum(case.loss, case.grid, steps=UNROLLED, share=share(steps))
@@ -190,6 +196,7 @@ LEADS: dict[str, Arm] = {
         lead_step,
         lambda case, steps: all_to_all(case.loss, case.grid, case.change, frames=case.train.shape[1], pairs=4),
     ),
+    "single": Arm(lead_step, lambda case, steps: after_one(case)),
     "steps": Arm(stepping, once),
 }
 """On few trajectories of long steps, to be asked for times between."""
