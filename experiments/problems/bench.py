@@ -70,14 +70,15 @@ STEPS = {  # points along an axis (None: all that the file has), states of a rol
     "d1-rollout": ("d1.h5", None, 10),
     "d3": ("d3.h5", None, 20),
     "d4": ("d4.h5", None, 10),
+    "d4-coarse": ("d4.h5", 32, 10),
     "d5": ("d5.h5", 64, 20),
     "d5-irregular": ("d5.h5", 64, 20),
     "burgers16": ("burgers16.npz", None, 16),
 }
 NAMES = (*PAIRS, *STEPS, "d7", "d8")
 EXTENT = {"d3": 64.0}
-PARAMETERS = {"d2": 150_000, "d4": 250_000, "darcy16": 380_000, "d8": 20_000, "d7": 150_000}
-BATCH = {"d2": 16, "d4": 8, "d7": 16, "d8": 64}
+PARAMETERS = {"d2": 150_000, "d4": 250_000, "d4-coarse": 250_000, "darcy16": 380_000, "d8": 20_000, "d7": 150_000}
+BATCH = {"d2": 16, "d4": 8, "d4-coarse": 8, "d7": 16, "d8": 64}
 
 
 def read_problem(name: str, folder: Path, *, samples: int = 0, smoke: bool = False) -> Problem:
@@ -140,7 +141,7 @@ def _pairs(name: str, folder: Path, smoke: bool) -> Problem:
 def _steps(name: str, folder: Path, smoke: bool) -> Problem:
     file, points, horizon = STEPS[name]
     if smoke:
-        n = (16, 16) if name == "d4" else (32,) if points else (16,)
+        n = (16, 16) if name.startswith("d4") else (32,) if points else (16,)
         points = 16 if points else None
         train, test = _random(4, 7, 1, *n), _random(3, 4, 1, *n)
         parameters = [_random(4, 4), _random(3, 4)] if name.startswith("d5") else None

@@ -304,6 +304,7 @@ BEST = {
     "d2": ("t1",),
     "d3": ("resnet",),
     "d4": ("fno",),
+    "d4-coarse": ("fno",),
     "d5": ("resnet",),
     "d5-irregular": ("mp",),
     "darcy16": ("fno",),
