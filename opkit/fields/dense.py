@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from opkit.layers import check_sizes, initial
+from opkit.layers import check_sizes, initial, shifted
 from solvers import as_module
 
 from .arguments import check_point
@@ -143,4 +143,4 @@ class Hidden(eqx.Module):
 def _affine(weight: Array, bias: Array | None, x: Array) -> Array:
     check_point(x, weight.shape[1])
     y = lax.dot_general(weight.astype(x.dtype), x, (((1,), (0,)), ((), ())))
-    return y if bias is None else y + bias.astype(x.dtype)
+    return y if bias is None else shifted(y, bias)

@@ -57,3 +57,5 @@ from .v_cycle import VCycle as VCycle
 from .wave import ConvBlock as ConvBlock
 from .wave import Wave as Wave
 from .wave import level_channels as level_channels
+from .wide import scaled as scaled
+from .wide import shifted as shifted

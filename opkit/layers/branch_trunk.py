@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 
 from solvers import Field
 
+from .wide import shifted
+
 
 class BranchTrunkField(eqx.Module):
     """`f_c(x) = sum_l sum_k b_lk t_lk(x) + bias_c + mean_c(x)`, a field `(d,)` to `(c,)`: a `DeepONet`'s output.
@@ -33,5 +35,5 @@ class BranchTrunkField(eqx.Module):
             )
         terms = f"{'lk' if shared_b else 'lck'},{'lk' if shared_t else 'lck'}->c"
         split = lambda f, shared: f if shared else f.reshape(taps, c, -1)
-        value = jnp.einsum(terms, split(b, shared_b), split(t, shared_t)) + self.bias.astype(b.dtype)
+        value = shifted(jnp.einsum(terms, split(b, shared_b), split(t, shared_t)), self.bias)
         return value if self.mean is None else value + self.mean(x).astype(b.dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .pointwise import Pointwise
+from .wide import scaled, shifted
 
 
 class FiLM(eqx.Module):
@@ -47,7 +48,7 @@ class FiLM(eqx.Module):
         """Apply to features with the channels last."""
         hidden = self.activation(self.inner.channels_last(a.astype(x.dtype)))
         scale, shift = jnp.split(self.outer.channels_last(hidden), 2)
-        return (1 + scale) * x + shift
+        return shifted(scaled(x, 1 + scale), shift)
 
 
 def make_film(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from solvers import AxisNames, decomposed
 
 from .initial import uniform
+from .wide import shifted
 
 Boundary = Literal["periodic", "zero", "reflect", "replicate"]
 
@@ -111,7 +112,7 @@ class Conv(eqx.Module):
             )
         halo = [k // 2 * self.dilation for k in self.weight.shape[2:]]
         padded = pad(x, halo, self.boundary, first_axis=0, axis_names=axis_names)
-        return correlate(padded, self.weight.astype(x.dtype), self.dilation) + self.bias.astype(x.dtype)
+        return shifted(correlate(padded, self.weight.astype(x.dtype), self.dilation), self.bias)
 
 
 def correlate(

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .initial import uniform
+from .wide import scaled, shifted
 
 Skip = Literal["linear", "soft-gating", "identity"]
 
@@ -45,7 +46,7 @@ class Pointwise(eqx.Module):
         if x.shape[-1] != self.weight.shape[1]:
             raise ValueError(f"`u` has {x.shape[-1]} channels; expected {self.weight.shape[1]}, on the first axis.")
         y = lax.dot_general(x, self.weight.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
-        return y if self.bias is None else y + self.bias.astype(x.dtype)
+        return y if self.bias is None else shifted(y, self.bias)
 
 
 class ChannelMLP(eqx.Module):
@@ -91,7 +92,7 @@ class SoftGating(eqx.Module):
 
     def channels_last(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         """Apply to features with the channels last."""
-        return x * self.gate.astype(x.dtype)
+        return scaled(x, self.gate)
 
 
 class Identity(eqx.Module):

@@ -51,6 +51,25 @@ def test_layers_compute_in_bfloat16_and_weights_gradients_results_and_transforms
     assert ("dot_general", "bfloat16") in seen
 
 
+def test_gradients_in_what_all_points_share_keep_growing_with_them():
+    """A sum in bfloat16 stops at 256 times its terms; here it has 16,384."""
+    u = 1 + jax.random.normal(KEY, (16, 1, 1024), jnp.float32) / 10
+    exact = operator(jnp.float32, width=4, depth=1, conditioning=1)
+    a = jnp.ones(1, jnp.float32)
+
+    def total(op):
+        return jnp.mean(jax.vmap(lambda u: jnp.mean(op(u, Grid(1024), args=a) + u))(u))
+
+    both = lambda *ops: [eqx.filter_grad(total)(op) for op in ops]
+    mixed, wanted = eqx.filter_jit(both)(MixedPrecision(exact), exact)
+    for (path, found), expected in zip(
+        jax.tree_util.tree_leaves_with_path(mixed.op), jax.tree.leaves(wanted), strict=True
+    ):
+        if found.ndim == 1:
+            norm = jnp.linalg.norm(expected)
+            assert jnp.linalg.norm(found - expected) < 5e-2 * norm + 1e-6, jax.tree_util.keystr(path)
+
+
 @pytest.mark.slow
 def test_checkpointed_blocks_have_the_same_gradient_and_keep_less_than_half_for_it():
     u = jax.random.normal(KEY, (32, 1, 32))
