@@ -17,6 +17,8 @@ class MixedPrecision(eqx.Module):
     So the optimiser sees weights and gradients in float32, and layers compute in bfloat16; Fourier transforms and what
     is between them run in float32 all the same. It is an operator, or whatever function `op` is, and trains as one.
     Its result has the dtype of its input, in which losses are then computed.
+    Our layers add biases and multiply by gates in float32, lest the gradients, sums over all points, lose most of their
+    terms on CPUs; in layers of one's own `opkit.layers.shifted` and `scaled` do so.
 
     **Arguments:** `op`: an operator or another function of one array. `dtype`: bfloat16, whose range is that of
     float32, by default; losses are not scaled, as float16 would ask for. What `Frozen` holds is not rounded.
