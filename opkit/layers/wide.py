@@ -4,7 +4,6 @@ The gradient in a bias or a gate is a sum over all points, of all samples. In bf
 grow when it is 256 times its terms: over 8192 points a fifth of it was left.
 """
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -22,5 +21,5 @@ def scaled(x: Float[Array, "*n c"], by: Float[Array, "*m c"]) -> Float[Array, "*
 
 
 def _wide(x: Array, by: Array) -> tuple[Array, Array, np.dtype]:
-    dtype = jnp.promote_types(x.dtype, np.float32)
+    dtype = np.promote_types(x.dtype, np.float32)
     return x.astype(dtype), by.astype(dtype), x.dtype
